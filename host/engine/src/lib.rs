@@ -1,0 +1,44 @@
+//! How Twill sets up wasmtime.
+//!
+//! Machine code fits only an engine with the settings it was compiled for. Three programs must therefore agree: the
+//! build (which compiles the built-in backends ahead), the compiler process (which compiles everybody else's) and the
+//! daemon (which only runs what they made). This crate is the one place where those settings stand.
+
+use wasmtime::{Config, Engine, OptLevel, Result};
+
+/// The stack a guest may use, in bytes. Planning is loops over lists; the deepest thing in a guest is its JSON parser.
+pub const GUEST_STACK: usize = 512 * 1024;
+
+/// An engine that compiles: for the build and for the compiler process, never for the daemon.
+///
+/// # Errors
+/// When this machine cannot run the compiler for its own processor.
+pub fn compiler() -> Result<Engine> {
+    Engine::new(&settings())
+}
+
+/// An engine that only runs what a [`compiler`] made: for the daemon.
+///
+/// # Errors
+/// When the processor or the kernel lacks what wasmtime needs.
+pub fn runtime() -> Result<Engine> {
+    Engine::new(settings().enable_compiler(false))
+}
+
+/// Everything a guest does not need is off: what is not there cannot be attacked, and results are the same on every
+/// machine (no relaxed SIMD, canonical NaN).
+fn settings() -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .max_wasm_stack(GUEST_STACK)
+        .cranelift_opt_level(OptLevel::Speed)
+        .cranelift_nan_canonicalization(true)
+        .wasm_component_model(true)
+        .wasm_simd(false)
+        .wasm_relaxed_simd(false)
+        .wasm_multi_memory(false)
+        .wasm_memory64(false)
+        .wasm_tail_call(false);
+    config
+}

@@ -1,0 +1,2 @@
+//! x
+fn main(){ println!("{:?}", twill_engine::runtime().is_ok()); }

@@ -1,0 +1,143 @@
+//! One backend as net-conf.json names it.
+
+use std::path::{Path, PathBuf};
+
+use super::error::ConfigError;
+use super::json::Json;
+
+/// Longest name of a type: it names files, and a link's name must not be needed to hold it.
+const LONGEST_TYPE: usize = 31;
+
+/// Keys that the host uses itself and no component sees: secrets, and where to find the component.
+const HIDDEN: [&str; 3] = ["PSK", "AccessKeySecret", "Component"];
+
+/// A backend to attach.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct BackendConfig {
+    /// Its type, in lower case; also the name of its component (`<type>.wasm`).
+    pub kind: String,
+    /// Its object as JSON text, as the component gets it: every key once, without secrets.
+    pub config: String,
+    /// The file of its component, if the operator names one: an absolute path.
+    pub component: Option<PathBuf>,
+}
+
+impl BackendConfig {
+    /// What a configuration without `Backend` means.
+    pub(super) fn vxlan() -> Self {
+        Self { kind: "vxlan".into(), config: r#"{"Type":"vxlan"}"#.into(), component: None }
+    }
+
+    /// Reads the object found under `key`.
+    pub(super) fn read(key: &str, object: &Json) -> Result<Self, ConfigError> {
+        let value = |name: &str, value: &Json, expected| ConfigError::Value {
+            key: format!("{key}{name}"),
+            value: value.clone(),
+            expected,
+        };
+        if !matches!(object, Json::Object(_)) {
+            return Err(value("", object, "an object, as {\"Type\": \"vxlan\"}"));
+        }
+        let kind = match object.member("Type") {
+            None => return Err(ConfigError::NoType { key: key.to_owned() }),
+            Some(Json::Text(name)) if name.is_empty() => return Err(ConfigError::NoType { key: key.to_owned() }),
+            Some(Json::Text(name)) => type_name(key, name)?,
+            Some(other) => return Err(value(".Type", other, "the name of a backend, as \"vxlan\"")),
+        };
+        let component = match object.member("Component") {
+            None => None,
+            Some(Json::Text(reference)) if reference.starts_with("oci:") => {
+                return Err(ConfigError::RemoteComponent { key: key.to_owned(), value: reference.clone() });
+            }
+            Some(given) => {
+                let path = if let Json::Text(reference) = given { component_file(reference) } else { None };
+                Some(path.ok_or_else(|| value(".Component", given, "\"file:\" and an absolute path"))?)
+            }
+        };
+        Ok(Self { kind, config: serde_json::to_string(&object.flattened(&HIDDEN)).unwrap_or_default(), component })
+    }
+}
+
+/// Lower-cases a type's name and checks it: it becomes part of file names.
+fn type_name(key: &str, written: &str) -> Result<String, ConfigError> {
+    let name = written.to_ascii_lowercase();
+    let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let good = name.len() <= LONGEST_TYPE
+        && name.bytes().next().is_some_and(plain)
+        && name.bytes().all(|c| plain(c) || c == b'-');
+    if good { Ok(name) } else { Err(ConfigError::TypeName { key: key.to_owned(), value: written.to_owned() }) }
+}
+
+/// The path of `file:/path` or `file:///path`.
+fn component_file(reference: &str) -> Option<PathBuf> {
+    let path = reference.strip_prefix("file:")?;
+    let path = Path::new(path.strip_prefix("//").unwrap_or(path));
+    (path.is_absolute() && !reference.contains('\0')).then(|| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<BackendConfig, String> {
+        BackendConfig::read("Backend", &serde_json::from_str(text).unwrap()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn types_are_lower_cased_names() {
+        assert_eq!(read(r#"{"TYPE":"Host-GW"}"#).unwrap().kind, "host-gw");
+        assert_eq!(read(r#"{"type":"my-vxlan2"}"#).unwrap().kind, "my-vxlan2");
+        for bad in ["../x", "a/b", "-a", "a b", "ü", "a.b", &"a".repeat(32)] {
+            assert_eq!(
+                read(&format!(r#"{{"Type":"{bad}"}}"#)).unwrap_err(),
+                format!(
+                    "Backend.Type is {bad:?}; expected 1 to 31 letters, digits and dashes, beginning with a letter or a \
+                     digit, as \"host-gw\""
+                )
+            );
+        }
+        assert!(read(&format!(r#"{{"Type":"{}"}}"#, "a".repeat(31))).is_ok());
+    }
+
+    #[test]
+    fn a_type_is_needed() {
+        for text in ["{}", r#"{"Type":""}"#, r#"{"Type":null}"#, r#"{"VNI":1}"#] {
+            assert_eq!(read(text).unwrap_err(), "Backend has no Type: add one, as \"Type\": \"vxlan\"");
+        }
+        assert_eq!(
+            read(r#"{"Type":7}"#).unwrap_err(),
+            "Backend.Type is 7; expected the name of a backend, as \"vxlan\""
+        );
+        assert_eq!(
+            read(r#""vxlan""#).unwrap_err(),
+            "Backend is \"vxlan\"; expected an object, as {\"Type\": \"vxlan\"}"
+        );
+    }
+
+    #[test]
+    fn the_component_gets_its_object_without_secrets() {
+        let backend =
+            read(r#"{ "Type": "WireGuard", "psk":"c2VjcmV0", "Mode":"auto", "mode":"ipv4", "Component":"file:/a" }"#)
+                .unwrap();
+        assert_eq!(backend.config, r#"{"Type":"WireGuard","mode":"ipv4"}"#);
+    }
+
+    #[test]
+    fn components_are_files() {
+        let component = |reference: &str| read(&format!(r#"{{"Type":"x","component":{reference}}}"#));
+        assert_eq!(component(r#""file:/a/b.wasm""#).unwrap().component, Some("/a/b.wasm".into()));
+        assert_eq!(component(r#""file:///a/b.wasm""#).unwrap().component, Some("/a/b.wasm".into()));
+        assert_eq!(component("null").unwrap().component, None);
+        assert_eq!(
+            component(r#""oci://registry/x@sha256:00""#).unwrap_err(),
+            "Backend.Component is \"oci://registry/x@sha256:00\": fetching components from a registry is not supported \
+             yet, use \"file:/path/to/component.wasm\""
+        );
+        for bad in [r#""file:b.wasm""#, r#""/a/b.wasm""#, r#""file:""#, "1", r#""http://x""#] {
+            assert_eq!(
+                component(bad).unwrap_err(),
+                format!("Backend.Component is {bad}; expected \"file:\" and an absolute path")
+            );
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! One node: its namespace, its files, its daemon.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use rustix::process::Signal;
+
+use crate::error::{LabError, Result};
+use crate::manifest::{Manifest, NodesDir};
+use crate::netns::{NetNs, Output};
+use crate::process::Process;
+use crate::spec::LabSpec;
+use crate::status::Status;
+use crate::underlay::Attachment;
+
+/// A node. What a real one has below `/etc`, `/run` and `/var/lib` it has in a folder of its own.
+#[derive(Debug)]
+pub struct Node {
+    /// `n1`, …
+    pub name: String,
+    /// Its network namespace.
+    pub ns: NetNs,
+    /// Where its `eth0` is connected.
+    pub underlay: Attachment,
+    /// Its podCIDRs, IPv4 first.
+    pub pod_cidrs: Vec<IpNet>,
+    dir: PathBuf,
+    nodes: NodesDir,
+    backends: PathBuf,
+    twill: PathBuf,
+    daemon_args: Vec<String>,
+    daemon: Mutex<Option<Process>>,
+}
+
+impl Node {
+    pub(crate) fn new(
+        spec: &LabSpec,
+        number: usize,
+        ns: NetNs,
+        underlay: Attachment,
+        nodes: NodesDir,
+        work: &Path,
+    ) -> Result<Node> {
+        let name = ns.name().to_string();
+        let dir = work.join(&name);
+        fs::create_dir_all(&dir).map_err(LabError::system(format!("create {}", dir.display())))?;
+        let pod_cidrs = spec.pod_cidrs(u32::try_from(number).unwrap_or_default());
+        let node = Node {
+            backends: work.join("backends"),
+            twill: spec.twill.clone(),
+            daemon_args: spec.daemon_args.clone(),
+            daemon: Mutex::new(None),
+            name,
+            ns,
+            underlay,
+            pod_cidrs,
+            dir,
+            nodes,
+        };
+        node.write_net_conf(&spec.net_conf.clone().unwrap_or_else(|| spec.net_conf_with(&spec.backend)))?;
+        node.nodes.write(&node.manifest())?;
+        Ok(node)
+    }
+
+    /// Its manifest before anything was published.
+    pub fn manifest(&self) -> Manifest {
+        let mut manifest = Manifest::new(&self.name, &self.pod_cidrs);
+        manifest.addresses = self.underlay.addresses.iter().map(ToString::to_string).collect();
+        manifest
+    }
+
+    /// The annotations that its manifest has now.
+    pub fn annotations(&self) -> Result<BTreeMap<String, String>> {
+        self.nodes.annotations(&self.name)
+    }
+
+    /// A file or folder of this node: `net-conf.json`, `subnet.env`, `log`, `run`, `state`, `cni`.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Replaces its net-conf.json.
+    pub fn write_net_conf(&self, text: &str) -> Result<()> {
+        let (file, new) = (self.path("net-conf.json"), self.path(".net-conf.json.new"));
+        fs::write(&new, text)
+            .and_then(|()| fs::rename(&new, &file))
+            .map_err(LabError::system(format!("write {}", file.display())))
+    }
+
+    /// Its subnet.env, as the bytes are.
+    pub fn subnet_env(&self) -> Result<String> {
+        let file = self.path("subnet.env");
+        fs::read_to_string(&file).map_err(LabError::system(format!("read {}", file.display())))
+    }
+
+    /// The value of a key of subnet.env.
+    pub fn subnet_env_value(&self, key: &str) -> Result<String> {
+        let text = self.subnet_env()?;
+        text.lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+            .map(str::to_string)
+            .ok_or_else(|| LabError::Spec(format!("no {key} in {}: {text}", self.path("subnet.env").display())))
+    }
+
+    /// The command line of its daemon.
+    pub fn daemon_command(&self) -> Command {
+        let mut command = Command::new(&self.twill);
+        command.arg("run");
+        for (flag, value) in [
+            ("--nodes-dir", self.nodes.path().to_path_buf()),
+            ("--net-config-path", self.path("net-conf.json")),
+            ("--subnet-file", self.path("subnet.env")),
+            ("--backends-dir", self.backends.clone()),
+            ("--state-dir", self.path("state")),
+            ("--run-dir", self.path("run")),
+        ] {
+            command.arg(flag).arg(value);
+        }
+        command.args(&self.daemon_args);
+        command.env("NODE_NAME", &self.name);
+        command
+    }
+
+    /// Starts the daemon. It ends at the latest with the calling thread.
+    pub fn start(&self) -> Result<()> {
+        self.start_with(&[])
+    }
+
+    /// Starts the daemon with more flags.
+    pub fn start_with(&self, flags: &[&str]) -> Result<()> {
+        let mut daemon = self.daemon();
+        if let Some(running) = daemon.as_mut()
+            && running.ended()?.is_none()
+        {
+            return Err(LabError::Spec(format!("the daemon of {} runs already", self.name)));
+        }
+        let log = self.path("log");
+        let file = fs::OpenOptions::new().create(true).append(true).open(&log);
+        let file = file.map_err(LabError::system(format!("open {}", log.display())))?;
+        let twin = file.try_clone().map_err(LabError::system(format!("open {}", log.display())))?;
+        let mut command = self.daemon_command();
+        command.args(flags).stdin(Stdio::null()).stdout(twin).stderr(file);
+        *daemon = Some(self.ns.spawn(&mut command)?);
+        Ok(())
+    }
+
+    /// Runs the daemon in the foreground until it ends by itself: for inputs with which it must not start.
+    pub fn run_daemon(&self, flags: &[&str], limit: Duration) -> Result<Output> {
+        let before = self.log().len();
+        self.start_with(flags)?;
+        let ended = self.daemon().as_mut().map(|daemon| daemon.wait(limit)).transpose();
+        if ended.is_err() {
+            self.kill9()?;
+        }
+        let status = ended?.ok_or_else(|| LabError::Spec("no daemon".into()))?;
+        *self.daemon() = None;
+        Ok(Output {
+            ok: status.success(),
+            status: status.to_string(),
+            code: status.code(),
+            stdout: String::new(),
+            stderr: self.log().get(before..).unwrap_or_default().to_string(),
+        })
+    }
+
+    /// Stops the daemon as Kubernetes does, with SIGTERM, and says how it ended.
+    pub fn stop(&self) -> Result<Option<ExitStatus>> {
+        let Some(mut daemon) = self.daemon().take() else { return Ok(None) };
+        daemon.signal(Signal::TERM)?;
+        daemon.wait(Duration::from_secs(10)).map(Some)
+    }
+
+    /// Ends the daemon with SIGKILL.
+    pub fn kill9(&self) -> Result<()> {
+        if let Some(mut daemon) = self.daemon().take() {
+            daemon.kill()?;
+        }
+        Ok(())
+    }
+
+    /// Stops and starts the daemon.
+    pub fn restart(&self) -> Result<()> {
+        self.stop()?;
+        self.start()
+    }
+
+    /// The daemon's process id, while it runs.
+    pub fn daemon_pid(&self) -> Option<u32> {
+        let mut daemon = self.daemon();
+        let running = daemon.as_mut()?;
+        matches!(running.ended(), Ok(None)).then(|| running.id())
+    }
+
+    fn daemon(&self) -> MutexGuard<'_, Option<Process>> {
+        self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything its daemons wrote so far.
+    pub fn log(&self) -> String {
+        fs::read(self.path("log")).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    fn log_end(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+
+    /// Asks the daemon.
+    pub fn status(&self) -> Result<Status> {
+        let (twill, run) = (self.twill.to_string_lossy(), self.path("run"));
+        let text = self.ns.run(&[&twill, "status", "--run-dir", &run.to_string_lossy(), "-o", "json"])?;
+        serde_json::from_str(&text).map_err(LabError::json(format!("the status of {}", self.name), &text))
+    }
+
+    /// Waits until the daemon's status is as wished. Fails at once if the daemon ends.
+    pub fn wait_for(&self, what: &str, limit: Duration, wished: impl Fn(&Status) -> bool) -> Result<Status> {
+        let start = Instant::now();
+        loop {
+            if let Some(running) = self.daemon().as_mut()
+                && let Some(status) = running.ended()?
+            {
+                let (node, status, log) = (self.name.clone(), status.to_string(), self.log_end());
+                return Err(LabError::DaemonEnded { node, status, log });
+            }
+            let status = self.status();
+            if let Ok(status) = &status
+                && wished(status)
+            {
+                return Ok(status.clone());
+            }
+            if start.elapsed() > limit {
+                let last = match status {
+                    Ok(status) => format!("Its status: {status:#?}"),
+                    Err(error) => error.to_string(),
+                };
+                return Err(LabError::Timeout {
+                    what: format!("{}: {what}", self.name),
+                    seconds: limit.as_secs_f64(),
+                    last: format!("{last}\nThe end of its log:\n{}", self.log_end()),
+                });
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until the daemon says that the node is ready.
+    pub fn wait_ready(&self, limit: Duration) -> Result<Status> {
+        self.wait_for("ready", limit, |status| status.ready)
+    }
+
+    /// Waits until the daemon knows exactly `peers` peers and has nothing left to do for them.
+    pub fn wait_settled(&self, peers: usize, limit: Duration) -> Result<Status> {
+        self.wait_for(&format!("{peers} peers settled"), limit, |status| {
+            status.settled() && status.peers.len() == peers
+        })
+    }
+
+    /// Puts the default routes back, as whoever manages a machine's network does after its interface was down.
+    pub fn restore_default_routes(&self) -> Result<()> {
+        self.ns.ip_batch(&self.underlay.default_routes())
+    }
+}

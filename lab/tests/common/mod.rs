@@ -1,0 +1,81 @@
+//! What the end-to-end tests share.
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::{env, io, thread};
+
+use twill_lab::{Lab, LabError, LabSpec, Sandbox};
+
+/// Says loudly that a test did not run. `cargo xtask test` counts these lines. It goes around the capture of the test
+/// runner, which would hide it.
+pub fn skip(test: &str, why: &str) {
+    let _ = writeln!(io::stderr(), "SKIPPED {test}: {why}");
+}
+
+/// Whether namespaces can be made here; if not, says so.
+pub fn privileged(test: &str) -> bool {
+    match thread::spawn(|| Sandbox::enter().map(drop)).join() {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            skip(test, &error.to_string());
+            false
+        }
+        Err(_) => panic!("a sandbox could not be entered"),
+    }
+}
+
+fn current_test() -> String {
+    thread::current().name().unwrap_or("a test").to_string()
+}
+
+/// Underlay and nodes of a lab whose daemons are never started.
+pub fn bare_lab(change: impl FnOnce(&mut LabSpec)) -> Option<Lab> {
+    let mut spec = LabSpec::with_programs("/bin/true".into(), "/bin/true".into());
+    spec.nodes = 2;
+    change(&mut spec);
+    allowed(Lab::new(spec))
+}
+
+/// A spec with the programs under test, or None (and a loud word) where they were not built.
+pub fn spec() -> Option<LabSpec> {
+    match LabSpec::from_env() {
+        Ok(spec) => Some(spec),
+        Err(error) => {
+            skip(&current_test(), &error.to_string());
+            None
+        }
+    }
+}
+
+/// The lab, or None (and a loud word) where namespaces are not allowed.
+pub fn allowed(lab: Result<Lab, LabError>) -> Option<Lab> {
+    match lab {
+        Ok(lab) => Some(lab),
+        Err(error @ LabError::NotPermitted(_)) => {
+            skip(&current_test(), &error.to_string());
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// A lab with daemons that are done with each other, and pods.
+pub fn lab(change: impl FnOnce(&mut LabSpec)) -> Option<Lab> {
+    let mut spec = spec()?;
+    change(&mut spec);
+    allowed(Lab::up(spec))
+}
+
+/// A component built from the tree: `vxlan`, `host-gw`, `hostile`, `files`, `sockets`.
+pub fn guest(name: &str) -> Option<PathBuf> {
+    let file = env::var_os("TWILL_GUESTS").map(|dir| PathBuf::from(dir).join(format!("{name}.wasm")));
+    match file {
+        Some(file) if file.is_file() => Some(file),
+        _ => {
+            skip(&current_test(), &format!("no {name}.wasm in the folder TWILL_GUESTS; `cargo xtask test` builds it"));
+            None
+        }
+    }
+}

@@ -1,1 +1,42 @@
-//! x
+//! The daemon's only way to the kernel.
+//!
+//! Three things with a socket each:
+//!
+//! - [`Tables`] writes and reads the many small entries: routes, neighbours and FDB entries, packed 64 KiB at a time, from
+//!   one thread, so that what is asked after a write sees that write.
+//! - [`Links`] reads all links and addresses, and brings a link into the state that a plan describes.
+//! - [`Watch`] tells what changes, whoever changes it.
+//!
+//! None of them keeps state of its own: what shall be is the caller's, what is is the kernel's. All of them work in the
+//! network namespace of the thread that made them.
+
+mod address;
+mod apply;
+mod decode;
+mod dump;
+mod encode;
+mod entry;
+mod error;
+mod interest;
+mod link;
+mod link_plan;
+mod links;
+mod lookup;
+mod message;
+mod protocol;
+mod socket;
+mod tables;
+mod watch;
+
+pub use address::{AddressInfo, AddressScope};
+pub use apply::Applied;
+pub use entry::{Key, Observed, Operation, RouteValue, Value};
+pub use error::{Error, OperationError};
+pub use interest::Interest;
+pub use link::{KindInfo, LinkInfo, VxlanInfo};
+pub use link_plan::{Change, Difference, LinkWanted, Step, plan};
+pub use links::{Action, Ensured, LinkError, Links};
+pub use lookup::{DefaultRoute, RouteTo};
+pub use protocol::{PLAIN_ROUTES, RTPROT_BOOT, is_ours, protocol_for};
+pub use tables::Tables;
+pub use watch::{Event, Watch};

@@ -1,0 +1,152 @@
+//! Reading whole tables.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io;
+
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST};
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
+use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteType};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rustix::io::Errno;
+use twill_model::Family;
+
+use crate::decode::{self, Neighbor, RouteNews};
+use crate::message::{NLMSG_DONE, NLMSG_ERROR, RawMessage, messages};
+use crate::socket::Channel;
+use crate::{Error, Interest, Key, Observed, encode};
+
+/// So often a dump that somebody's write interrupted is begun anew.
+const ATTEMPTS: usize = 10;
+
+/// Everything that `interest` speaks of.
+pub(crate) fn entries(channel: &mut Channel, interest: &Interest) -> Result<HashMap<Key, Observed>, Error> {
+    let mut found = HashMap::new();
+    for link in interest.links() {
+        for family in Family::ALL {
+            let mut message = NeighbourMessage::default();
+            message.header.family = encode::address_family(family);
+            message.attributes.push(NeighbourAttribute::IfIndex(*link));
+            neighbors(channel, interest, message, &mut found)?;
+        }
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Bridge;
+        message.header.ifindex = *link;
+        neighbors(channel, interest, message, &mut found)?;
+    }
+    for family in Family::ALL {
+        let seen = routes(channel, family, |payload| match decode::route(payload, interest) {
+            RouteNews::Entry(key, observed) => Some((key, observed)),
+            RouteNews::Other(_) | RouteNews::Noise => None,
+        })?;
+        merge(&mut found, seen);
+    }
+    Ok(found)
+}
+
+/// The unicast routes of a family's main table, in the kernel's order, as `read` sees them.
+pub(crate) fn routes<T>(
+    channel: &mut Channel,
+    family: Family,
+    read: impl Fn(&[u8]) -> Option<T>,
+) -> Result<Vec<T>, Error> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = encode::address_family(family);
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.kind = RouteType::Unicast;
+    // A kernel without the family answers with another family's routes.
+    let read = |payload: &[u8]| {
+        let header = decode::RouteHeader::parse(payload)?;
+        if header.family == family && header.is_unicast() { read(payload) } else { None }
+    };
+    dump(channel, &format!("{family} routes"), &RouteNetlinkMessage::GetRoute(message), read)
+}
+
+fn neighbors(
+    channel: &mut Channel,
+    interest: &Interest,
+    message: NeighbourMessage,
+    found: &mut HashMap<Key, Observed>,
+) -> Result<(), Error> {
+    let wanted = u8::from(message.header.family);
+    let what = if wanted == crate::message::AF_BRIDGE { "FDB entries" } else { "neighbours" };
+    let seen = dump(channel, what, &RouteNetlinkMessage::GetNeighbour(message), |payload| {
+        if payload.first() != Some(&wanted) {
+            return None;
+        }
+        match decode::neighbor(payload, interest, false) {
+            Neighbor::Entry(key, observed) => Some((key, observed)),
+            Neighbor::Passing(_) | Neighbor::Noise => None,
+        }
+    })?;
+    merge(found, seen);
+    Ok(())
+}
+
+/// Two entries under one key are something that [`Value`](crate::Value) has no words for.
+fn merge(found: &mut HashMap<Key, Observed>, seen: Vec<(Key, Observed)>) {
+    for (key, observed) in seen {
+        match found.entry(key) {
+            Entry::Vacant(place) => {
+                place.insert(observed);
+            }
+            Entry::Occupied(mut place) => place.get_mut().value = None,
+        }
+    }
+}
+
+fn dump<T>(
+    channel: &mut Channel,
+    what: &str,
+    request: &RouteNetlinkMessage,
+    read: impl Fn(&[u8]) -> Option<T>,
+) -> Result<Vec<T>, Error> {
+    for _ in 0..ATTEMPTS {
+        match attempt(channel, request, &read) {
+            Ok(Some(seen)) => return Ok(seen),
+            Ok(None) => {}
+            // No such table, device or family: nothing is in it.
+            Err(Errno::NOENT | Errno::NODEV | Errno::AFNOSUPPORT | Errno::OPNOTSUPP) => return Ok(Vec::new()),
+            Err(errno) => return Err(Error::Read { what: what.to_owned(), source: io::Error::from(errno) }),
+        }
+    }
+    Err(Error::Interrupted { what: what.to_owned(), attempts: ATTEMPTS })
+}
+
+/// One dump; none if it was interrupted.
+fn attempt<T>(
+    channel: &mut Channel,
+    request: &RouteNetlinkMessage,
+    read: &impl Fn(&[u8]) -> Option<T>,
+) -> Result<Option<Vec<T>>, Errno> {
+    let sequence = channel.take_sequence(1);
+    let mut buffer = Vec::new();
+    encode::append_message(&mut buffer, request.clone(), NLM_F_REQUEST | NLM_F_DUMP, sequence);
+    channel.send(&buffer).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    let (mut seen, mut whole) = (Vec::new(), true);
+    loop {
+        let datagram = match channel.receive() {
+            Ok(datagram) => datagram,
+            // Answers to something earlier were lost; this one's are still to come.
+            Err(Errno::NOBUFS) => {
+                whole = false;
+                continue;
+            }
+            Err(errno) => return Err(errno),
+        };
+        let mine = |message: &RawMessage<'_>| message.sequence == sequence;
+        for message in messages(datagram).filter(mine) {
+            whole &= message.flags & NLM_F_DUMP_INTR == 0;
+            match message.kind {
+                NLMSG_DONE | NLMSG_ERROR => {
+                    return match message.errno() {
+                        Some(0) | None => Ok(whole.then_some(seen)),
+                        Some(errno) => Err(Errno::from_raw_os_error(errno)),
+                    };
+                }
+                _ if message.is_object() => seen.extend(read(message.payload)),
+                _ => {}
+            }
+        }
+    }
+}

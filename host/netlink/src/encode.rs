@@ -1,0 +1,146 @@
+//! From operations to the kernel's messages.
+//!
+//! The attributes are those that `ip route replace`, `ip neigh replace` and `bridge fdb replace` send, so that entries of
+//! ours and of flannel cannot be told apart by what they say.
+
+use std::net::IpAddr;
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteScope, RouteType, RouteVia,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use twill_model::Family;
+
+use crate::message::align;
+use crate::{Key, Operation, Value};
+
+const NLM_F_ACK: u16 = 4;
+
+/// Appends the message for an operation and returns its length, padding included.
+pub(crate) fn append(buffer: &mut Vec<u8>, operation: &Operation, sequence: u32) -> usize {
+    let (key, value, put) = match operation {
+        Operation::Put { key, value, protocol } => (key, value, Some(*protocol)),
+        Operation::Delete { key, value } => (key, value, None),
+    };
+    let message = match key {
+        Key::Neighbor { .. } | Key::Forwarding { .. } => {
+            let message = neighbor(key, value);
+            match put {
+                Some(_) => RouteNetlinkMessage::NewNeighbour(message),
+                None => RouteNetlinkMessage::DelNeighbour(message),
+            }
+        }
+        Key::Route { .. } => {
+            let message = route(key, value, put);
+            match put {
+                Some(_) => RouteNetlinkMessage::NewRoute(message),
+                None => RouteNetlinkMessage::DelRoute(message),
+            }
+        }
+    };
+    let flags = if put.is_some() { NLM_F_REQUEST | NLM_F_CREATE | NLM_F_REPLACE } else { NLM_F_REQUEST };
+    append_message(buffer, message, flags, sequence)
+}
+
+/// Appends any message and returns its length, padding included.
+pub(crate) fn append_message(buffer: &mut Vec<u8>, message: RouteNetlinkMessage, flags: u16, sequence: u32) -> usize {
+    let mut message = NetlinkMessage::from(message);
+    message.header.flags = flags;
+    message.header.sequence_number = sequence;
+    message.finalize();
+    let start = buffer.len();
+    let length = message.buffer_len();
+    buffer.resize(start + align(length), 0);
+    message.serialize(&mut buffer[start..start + length]);
+    align(length)
+}
+
+/// Asks for an acknowledgement of the message that begins there.
+pub(crate) fn acknowledge(buffer: &mut [u8], start: usize) {
+    if let Some(flags) = buffer.get_mut(start + 6..start + 8) {
+        let with = u16::from_ne_bytes([flags[0], flags[1]]) | NLM_F_ACK;
+        flags.copy_from_slice(&with.to_ne_bytes());
+    }
+}
+
+/// The `AF_*` number of a family.
+pub(crate) fn address_family(family: Family) -> AddressFamily {
+    match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    }
+}
+
+fn neighbor(key: &Key, value: &Value) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.state = NeighbourState::Permanent;
+    match key {
+        Key::Neighbor { link, address } => {
+            message.header.family = address_family(Family::of(address));
+            message.header.ifindex = *link;
+            message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::from(*address)));
+            if let Value::Neighbor(mac) = value {
+                message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
+            }
+        }
+        Key::Forwarding { link, mac, remote } => {
+            message.header.family = AddressFamily::Bridge;
+            message.header.ifindex = *link;
+            message.header.flags = NeighbourFlags::Own;
+            message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
+            message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::from(*remote)));
+        }
+        Key::Route { .. } => {}
+    }
+    message
+}
+
+fn route(key: &Key, value: &Value, put: Option<u8>) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    let (Key::Route { destination, metric }, Value::Route(value)) = (key, value) else { return message };
+    let family = Family::of_net(destination);
+    message.header.address_family = address_family(family);
+    message.header.destination_prefix_length = destination.prefix_len();
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.kind = RouteType::Unicast;
+    message.attributes.push(RouteAttribute::Destination(RouteAddress::from(destination.network())));
+    message.attributes.push(RouteAttribute::Oif(value.link));
+    if let Some(gateway) = value.gateway {
+        message.attributes.push(gateway_attribute(family, gateway));
+    }
+    let Some(protocol) = put else {
+        // As ip(8) does it: any scope, any protocol.
+        message.header.scope = RouteScope::NoWhere;
+        message.attributes.push(RouteAttribute::Priority(*metric));
+        return message;
+    };
+    message.header.protocol = protocol.into();
+    message.header.scope = match (family, value.gateway) {
+        (Family::V4, None) => RouteScope::Link,
+        _ => RouteScope::Universe,
+    };
+    if value.on_link {
+        message.header.flags = RouteFlags::Onlink;
+    }
+    if Key::route(*destination, None) != *key {
+        message.attributes.push(RouteAttribute::Priority(*metric));
+    }
+    if let Some(source) = value.source {
+        message.attributes.push(RouteAttribute::PrefSource(RouteAddress::from(source)));
+    }
+    if let Some(mtu) = value.mtu {
+        message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
+    }
+    message
+}
+
+fn gateway_attribute(family: Family, gateway: IpAddr) -> RouteAttribute {
+    match gateway {
+        IpAddr::V6(v6) if family == Family::V4 => RouteAttribute::Via(RouteVia::Inet6(v6)),
+        _ => RouteAttribute::Gateway(RouteAddress::from(gateway)),
+    }
+}

@@ -1,0 +1,126 @@
+//! Links as the kernel has them.
+
+use std::net::IpAddr;
+
+use netlink_packet_route::link::{InfoData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo as RawInfo, LinkMessage};
+use serde::Serialize;
+use twill_model::Mac;
+
+use crate::AddressInfo;
+
+/// An interface of this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LinkInfo {
+    /// Its index: unique until it is deleted.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Bytes of an IP packet that fit through it.
+    pub mtu: u32,
+    /// Its address, if it is of the Ethernet kind.
+    pub mac: Option<Mac>,
+    /// The administrator wants it to work (`UP`).
+    pub up: bool,
+    /// It does work, as far as the kernel knows (`RUNNING`).
+    pub running: bool,
+    /// What it is.
+    pub kind: KindInfo,
+    /// A text that somebody gave it.
+    pub alias: Option<String>,
+    /// Its addresses in the kernel's order.
+    pub addresses: Vec<AddressInfo>,
+}
+
+/// What a link is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KindInfo {
+    /// A vxlan tunnel.
+    Vxlan(VxlanInfo),
+    /// Another kind by the kernel's name for it; none for hardware.
+    Other(Option<String>),
+}
+
+/// A vxlan link's settings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct VxlanInfo {
+    /// The network identifier.
+    pub vni: u32,
+    /// UDP destination port.
+    pub port: u16,
+    /// Source of the outer packets.
+    pub local: Option<IpAddr>,
+    /// Index of the interface that outer packets leave through.
+    pub underlay: Option<u32>,
+    /// Where packets to unknown stations go: a group or a remote.
+    pub group: Option<IpAddr>,
+    /// It learns from incoming packets.
+    pub learning: bool,
+    /// Group-based policy extension.
+    pub gbp: bool,
+    /// Tells user space of unknown MAC addresses.
+    pub l2miss: bool,
+    /// Keys and remotes come from routes (`external`).
+    pub metadata: bool,
+}
+
+impl LinkInfo {
+    pub(crate) fn read(message: LinkMessage) -> Option<Self> {
+        let flags = message.header.flags;
+        let mut link = Self {
+            index: message.header.index,
+            name: String::new(),
+            mtu: 0,
+            mac: None,
+            up: flags.contains(LinkFlags::Up),
+            running: flags.contains(LinkFlags::Running),
+            kind: KindInfo::Other(None),
+            alias: None,
+            addresses: Vec::new(),
+        };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(Mac),
+                LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+                LinkAttribute::LinkInfo(infos) => link.kind = read_kind(infos),
+                _ => {}
+            }
+        }
+        (!link.name.is_empty()).then_some(link)
+    }
+}
+
+fn read_kind(infos: Vec<RawInfo>) -> KindInfo {
+    let mut kind = KindInfo::Other(None);
+    for info in infos {
+        match info {
+            RawInfo::Kind(name) => kind = KindInfo::Other(Some(name.to_string())),
+            RawInfo::Data(InfoData::Vxlan(settings)) => return KindInfo::Vxlan(read_vxlan(&settings)),
+            _ => {}
+        }
+    }
+    kind
+}
+
+fn read_vxlan(settings: &[InfoVxlan]) -> VxlanInfo {
+    let mut vxlan = VxlanInfo::default();
+    for setting in settings {
+        match setting {
+            InfoVxlan::Id(vni) => vxlan.vni = *vni,
+            InfoVxlan::Port(port) => vxlan.port = *port,
+            InfoVxlan::Local(ip) => vxlan.local = Some((*ip).into()),
+            InfoVxlan::Local6(ip) => vxlan.local = Some((*ip).into()),
+            InfoVxlan::Link(index) => vxlan.underlay = Some(*index).filter(|index| *index != 0),
+            InfoVxlan::Group(ip) => vxlan.group = Some((*ip).into()),
+            InfoVxlan::Group6(ip) => vxlan.group = Some((*ip).into()),
+            InfoVxlan::Learning(on) => vxlan.learning = *on,
+            InfoVxlan::Gbp => vxlan.gbp = true,
+            InfoVxlan::L2Miss(on) => vxlan.l2miss = *on,
+            InfoVxlan::CollectMetadata(on) => vxlan.metadata = *on,
+            _ => {}
+        }
+    }
+    vxlan
+}

@@ -1,0 +1,199 @@
+//! Following what changes in the kernel, whoever changes it.
+//!
+//! The caller has a picture from [`Tables::dump`](crate::Tables::dump) and keeps it right with these events. Two things the
+//! kernel does not tell: routes that go because their link was set down, and whatever did not fit into the receive buffer.
+//! So after a link event, and after [`Event::Overrun`], the caller dumps again.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use ipnet::IpNet;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+use rustix::io::Errno;
+
+use crate::decode::{self, Neighbor, RouteNews};
+use crate::message::{
+    AF_UNSPEC, RTM_DELADDR, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH,
+    RTM_NEWROUTE, RawMessage, attributes, messages, u32_at,
+};
+use crate::socket::{READ_SIZE, receive_buffer};
+use crate::{Error, Interest, Key, Observed};
+
+/// Our own writes come back here, three messages a peer, faster than a single-threaded daemon reads them. Nothing of this
+/// is allocated before it is needed.
+const RECEIVE_BUFFER: usize = 32 * 1024 * 1024;
+
+/// Bits of LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE (`RTNLGRP_*`).
+const GROUPS: u32 = 1 << 0 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 8 | 1 << 10;
+
+const IFF_UP: u32 = 1;
+const IFF_RUNNING: u32 = 0x40;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const NLM_F_APPEND: u16 = 0x800;
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A link came, changed or went.
+    Link {
+        /// Its index.
+        index: u32,
+        /// Its name.
+        name: String,
+        /// Its MTU.
+        mtu: u32,
+        /// The administrator wants it to work.
+        up: bool,
+        /// It does work.
+        running: bool,
+        /// It was deleted.
+        gone: bool,
+    },
+    /// An address of a link came, changed or went.
+    Address {
+        /// The link's index.
+        index: u32,
+    },
+    /// An entry that [`Tables::dump`](crate::Tables::dump) would report came, changed or went.
+    Entry {
+        /// Its key.
+        key: Key,
+        /// What is there now, where none means what it means in a dump: nothing to count on.
+        observed: Option<Observed>,
+    },
+    /// Another route of the main table came, changed or went: which addresses are on-link may have changed.
+    OtherRoute {
+        /// Where it leads.
+        destination: IpNet,
+    },
+    /// More happened than could be kept: the picture is wrong.
+    Overrun,
+}
+
+/// A subscription to the kernel's notifications.
+pub struct Watch {
+    socket: TokioSocket,
+    buffer: Vec<u8>,
+    ready: VecDeque<Event>,
+    interest: Interest,
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").field("interest", &self.interest).field("ready", &self.ready).finish_non_exhaustive()
+    }
+}
+
+impl Watch {
+    /// Subscribes, in the network namespace of the calling thread. Must be called inside a tokio runtime.
+    ///
+    /// Subscribe first and dump afterwards, so that nothing falls between the two.
+    ///
+    /// # Errors
+    ///
+    /// The socket could not be made.
+    pub fn open(interest: Interest) -> Result<Self, Error> {
+        let failed = |what| move |source| Error::Socket { what, source };
+        let mut socket = TokioSocket::new(NETLINK_ROUTE).map_err(failed("open a socket"))?;
+        receive_buffer(socket.socket_ref(), RECEIVE_BUFFER);
+        socket.socket_mut().bind(&SocketAddr::new(0, GROUPS)).map_err(failed("subscribe to notifications"))?;
+        Ok(Self { socket, buffer: vec![0; READ_SIZE], ready: VecDeque::new(), interest })
+    }
+
+    /// From now on, entries of this interest are told. Those before it are found by a dump.
+    pub fn set_interest(&mut self, interest: Interest) {
+        self.interest = interest;
+    }
+
+    /// The next event. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// The socket broke, which only happens when the runtime ends.
+    pub async fn next(&mut self) -> Result<Event, Error> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Ok(event);
+            }
+            self.read().await?;
+        }
+    }
+
+    /// Reads one datagram.
+    async fn read(&mut self) -> Result<(), Error> {
+        let mut free = self.buffer.as_mut_slice();
+        let received = self.socket.recv_from(&mut free).await;
+        let free = free.len();
+        match received {
+            // Nobody but the kernel can say anything about it.
+            Ok(sender) if sender.port_number() != 0 => {}
+            Ok(_) => {
+                let datagram = self.buffer.get(..self.buffer.len() - free).unwrap_or_default();
+                self.ready.extend(messages(datagram).filter_map(|message| event(&message, &self.interest)));
+            }
+            Err(error) => match Errno::from_io_error(&error) {
+                Some(Errno::NOBUFS) => self.ready.push_back(Event::Overrun),
+                Some(Errno::INTR) => {}
+                _ => return Err(Error::Read { what: "notifications".into(), source: error }),
+            },
+        }
+        Ok(())
+    }
+}
+
+/// What a message means. Most mean nothing, and are dropped after a look at their header.
+fn event(message: &RawMessage<'_>, interest: &Interest) -> Option<Event> {
+    match message.kind {
+        RTM_NEWNEIGH | RTM_DELNEIGH => {
+            let deleted = message.kind == RTM_DELNEIGH;
+            match decode::neighbor(message.payload, interest, deleted) {
+                Neighbor::Entry(key, observed) => {
+                    Some(Event::Entry { key, observed: Some(observed).filter(|_| !deleted) })
+                }
+                Neighbor::Passing(key) => Some(Event::Entry { key, observed: None }),
+                Neighbor::Noise => None,
+            }
+        }
+        RTM_NEWROUTE | RTM_DELROUTE => match decode::route(message.payload, interest) {
+            RouteNews::Entry(key, mut observed) => {
+                if message.flags & NLM_F_APPEND != 0 {
+                    // Now there are two.
+                    observed.value = None;
+                }
+                Some(Event::Entry { key, observed: Some(observed).filter(|_| message.kind == RTM_NEWROUTE) })
+            }
+            RouteNews::Other(destination) => Some(Event::OtherRoute { destination }),
+            RouteNews::Noise => None,
+        },
+        RTM_NEWADDR | RTM_DELADDR => Some(Event::Address { index: u32_at(message.payload, 4)? }),
+        RTM_NEWLINK | RTM_DELLINK => link(message),
+        _ => None,
+    }
+}
+
+fn link(message: &RawMessage<'_>) -> Option<Event> {
+    let payload = message.payload;
+    // A bridge tells of its ports in messages of its own family; a port that leaves is not gone.
+    if *payload.first()? != AF_UNSPEC {
+        return None;
+    }
+    let flags = u32_at(payload, 8)?;
+    let (mut name, mut mtu) = (String::new(), 0);
+    for (kind, value) in attributes(payload.get(16..)?) {
+        match kind {
+            IFLA_IFNAME => String::from_utf8_lossy(value).trim_end_matches('\0').clone_into(&mut name),
+            IFLA_MTU => mtu = u32_at(value, 0)?,
+            _ => {}
+        }
+    }
+    Some(Event::Link {
+        index: u32_at(payload, 4)?,
+        name,
+        mtu,
+        up: flags & IFF_UP != 0,
+        running: flags & IFF_RUNNING != 0,
+        gone: message.kind == RTM_DELLINK,
+    })
+}

@@ -1,0 +1,355 @@
+//! What an ADD must leave behind so that its DEL can be done: the delegate's configuration, one file an attachment.
+//!
+//! A file is called `<container id>:<interface>`. Neither part can hold a colon, so the name says exactly one attachment
+//! and can never be one of flannel's, which are called `<container id>` and stay readable. The content is the same as
+//! flannel's: the configuration as the delegate got it. Files appear whole or not at all.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::config::Object;
+use crate::{Attachment, Error, delegate, note};
+
+/// The directory of the state files.
+#[derive(Debug)]
+pub struct Store {
+    dir: PathBuf,
+}
+
+/// What there is for an attachment.
+#[derive(Debug, PartialEq)]
+pub enum Saved {
+    /// A configuration that was given to a delegate.
+    Config(Record),
+    /// A file that no configuration can be read from, to be removed once the attachment is released by other means.
+    Damaged(PathBuf),
+    /// Nothing.
+    Nothing,
+}
+
+/// A readable state file.
+#[derive(Debug, PartialEq)]
+pub struct Record {
+    /// What the delegate got.
+    pub config: Object,
+    /// The file that it is in.
+    pub file: PathBuf,
+}
+
+impl Saved {
+    /// The file, whatever it is worth.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Saved::Config(Record { file, .. }) | Saved::Damaged(file) => Some(file),
+            Saved::Nothing => None,
+        }
+    }
+}
+
+impl Record {
+    fn is_of(&self, network: &str) -> bool {
+        self.config.get("name").and_then(Value::as_str) == Some(network)
+    }
+}
+
+/// The name of an attachment's file.
+pub fn key(attachment: &Attachment) -> String {
+    format!("{}:{}", attachment.container(), attachment.ifname())
+}
+
+/// The attachment that a file name stands for; `None` for anything that [`key`] does not make.
+pub fn parse_key(name: &str) -> Option<Attachment> {
+    let (container, ifname) = name.split_once(':')?;
+    Attachment::new(container, ifname).ok()
+}
+
+// No container id begins with a dot, so this is neither a state file of ours nor of flannel. One name an attachment, so
+// that what a crash leaves is overwritten by the next ADD or removed by the DEL.
+fn temporary_name(attachment: &Attachment) -> String {
+    format!(".{}.tmp", key(attachment))
+}
+
+impl Store {
+    /// The store in `dir`, which is made when something is first saved.
+    pub fn new(dir: &Path) -> Store {
+        Store { dir: dir.to_owned() }
+    }
+
+    /// Saves the delegate's configuration. When this returns, it survives a power cut.
+    pub fn save(&self, attachment: &Attachment, config: &Object) -> Result<(), Error> {
+        self.save_bytes(attachment, Value::Object(config.clone()).to_string().as_bytes())
+    }
+
+    /// The bytes of an attachment's own file, if there is one.
+    pub fn bytes(&self, attachment: &Attachment) -> Option<Vec<u8>> {
+        fs::read(self.file(attachment)).ok()
+    }
+
+    /// Saves what [`Store::bytes`] gave.
+    pub fn save_bytes(&self, attachment: &Attachment, bytes: &[u8]) -> Result<(), Error> {
+        self.make_dir().map_err(|source| self.error("make the state directory", self.dir.clone(), source))?;
+        let temporary = self.dir.join(temporary_name(attachment));
+        let file = self.file(attachment);
+        replace(&self.dir, &temporary, &file, bytes).map_err(|source| {
+            let _ = fs::remove_file(&temporary);
+            self.error("write the state file", file, source)
+        })
+    }
+
+    /// Looks for the state of an attachment of `network`: our own file, else flannel's if it can be this attachment's.
+    ///
+    /// Flannel's file does not say which interface it is for, only for which network: the interface that was added last.
+    /// A file of another network is another interface's and is left for that one.
+    pub fn load(&self, attachment: &Attachment, network: &str) -> Saved {
+        match read(self.file(attachment)) {
+            Saved::Nothing => {}
+            own => return own,
+        }
+        match read(self.dir.join(attachment.container())) {
+            Saved::Config(record) if !record.is_of(network) => Saved::Nothing,
+            flannels => flannels,
+        }
+    }
+
+    /// Removes the file that was found for an attachment, after it is released, and what a crashed ADD may have left.
+    pub fn forget(&self, attachment: &Attachment, file: Option<&Path>) {
+        remove(&self.dir.join(temporary_name(attachment)));
+        if let Some(file) = file {
+            remove(file);
+        }
+    }
+
+    /// All attachments of `network` that have a file of ours, with what the delegate got. Flannel's files are not in it:
+    /// they do not name their interface.
+    pub fn of_network(&self, network: &str) -> Result<Vec<(Attachment, Record)>, Error> {
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(self.error("list the state directory", self.dir.clone(), source)),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|source| self.error("list the state directory", self.dir.clone(), source))?;
+            let Some(attachment) = entry.file_name().to_str().and_then(parse_key) else { continue };
+            match read(entry.path()) {
+                Saved::Config(record) if record.is_of(network) => found.push((attachment, record)),
+                Saved::Config(_) | Saved::Damaged(_) | Saved::Nothing => {}
+            }
+        }
+        found.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(found)
+    }
+
+    /// Where an attachment's own file is, or would be.
+    pub fn file(&self, attachment: &Attachment) -> PathBuf {
+        self.dir.join(key(attachment))
+    }
+
+    fn error(&self, doing: &'static str, path: PathBuf, source: io::Error) -> Error {
+        Error::State { doing, path, source }
+    }
+
+    fn make_dir(&self) -> io::Result<()> {
+        if self.dir.is_dir() {
+            return Ok(());
+        }
+        let parent = self.dir.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(parent)?;
+        match DirBuilder::new().mode(0o700).create(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => File::open(parent)?.sync_all(),
+        }
+    }
+}
+
+fn replace(dir: &Path, temporary: &Path, file: &Path, bytes: &[u8]) -> io::Result<()> {
+    if let Err(error) = fs::remove_file(temporary)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    let mut writer = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
+    writer.write_all(bytes)?;
+    writer.sync_all()?;
+    fs::rename(temporary, file)?;
+    File::open(dir)?.sync_all()
+}
+
+fn read(file: PathBuf) -> Saved {
+    let bytes = match fs::read(&file) {
+        Ok(bytes) => bytes,
+        // Too long a name was never written.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidFilename) => {
+            return Saved::Nothing;
+        }
+        Err(error) => {
+            note(format_args!("the state file {} could not be read: {error}", file.display()));
+            return Saved::Damaged(file);
+        }
+    };
+    match serde_json::from_slice::<Object>(&bytes) {
+        Ok(config) if delegate::kind(&config).is_some() => Saved::Config(Record { config, file }),
+        _ => {
+            note(format_args!("the state file {} holds no delegate configuration", file.display()));
+            Saved::Damaged(file)
+        }
+    }
+}
+
+fn remove(file: &Path) {
+    match fs::remove_file(file) {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidFilename) => {
+            note(format_args!("{} could not be removed: {error}", file.display()));
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn attachment(container: &str, ifname: &str) -> Attachment {
+        Attachment::new(container, ifname).unwrap()
+    }
+
+    fn config(network: &str) -> Object {
+        json!({ "type": "bridge", "name": network, "mtu": 1450 }).as_object().unwrap().clone()
+    }
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(&dir.path().join("cni/flannel"));
+        (dir, store)
+    }
+
+    fn names(store: &Store) -> Vec<String> {
+        let entries = fs::read_dir(&store.dir).unwrap();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_file_is_private_and_holds_what_the_delegate_got() {
+        let (_dir, store) = store();
+        let eth0 = attachment("c-1.x_y", "eth0");
+        store.save(&eth0, &config("n")).unwrap();
+        assert_eq!(names(&store), ["c-1.x_y:eth0"]);
+        let file = store.dir.join("c-1.x_y:eth0");
+        assert_eq!(fs::read_to_string(&file).unwrap(), r#"{"mtu":1450,"name":"n","type":"bridge"}"#);
+        assert_eq!((mode(&store.dir), mode(&file)), (0o700, 0o600));
+        assert_eq!(mode(store.dir.parent().unwrap()) & 0o500, 0o500);
+
+        let saved = store.load(&eth0, "n");
+        assert_eq!(saved, Saved::Config(Record { config: config("n"), file }));
+        store.forget(&eth0, saved.file());
+        assert_eq!(names(&store), [""; 0]);
+        assert_eq!(store.load(&eth0, "n"), Saved::Nothing);
+    }
+
+    #[test]
+    fn what_a_crash_left_is_overwritten_and_forgotten() {
+        let (_dir, store) = store();
+        let eth0 = attachment("c", "eth0");
+        fs::create_dir_all(&store.dir).unwrap();
+        fs::write(store.dir.join(".c:eth0.tmp"), "{").unwrap();
+        assert_eq!(store.load(&eth0, "n"), Saved::Nothing);
+        store.save(&eth0, &config("n")).unwrap();
+        assert_eq!(names(&store), ["c:eth0"]);
+        fs::write(store.dir.join(".c:eth0.tmp"), "{").unwrap();
+        store.forget(&eth0, None);
+        assert_eq!(names(&store), ["c:eth0"]);
+    }
+
+    #[test]
+    fn flannels_file_serves_only_its_own_network_and_after_ours() {
+        let (_dir, store) = store();
+        let (eth0, net1) = (attachment("c", "eth0"), attachment("c", "net1"));
+        store.save(&net1, &config("other")).unwrap();
+        let flannels = store.dir.join("c");
+        fs::write(&flannels, Value::Object(config("n")).to_string()).unwrap();
+
+        assert_eq!(store.load(&eth0, "n"), Saved::Config(Record { config: config("n"), file: flannels.clone() }));
+        assert_eq!(store.load(&eth0, "other"), Saved::Nothing);
+        let own = store.load(&net1, "other");
+        store.forget(&net1, own.file());
+        assert_eq!(names(&store), ["c"]);
+        fs::write(&flannels, "").unwrap();
+        assert_eq!(store.load(&eth0, "n"), Saved::Damaged(flannels));
+    }
+
+    #[test]
+    fn unusable_files_are_damaged() {
+        let (_dir, store) = store();
+        let eth0 = attachment("c", "eth0");
+        store.save(&eth0, &config("n")).unwrap();
+        for text in ["", "{", "[]", "null", "{}", r#"{"type":1}"#, r#"{"type":""}"#, r#"{"name":"n"}"#] {
+            fs::write(store.file(&eth0), text).unwrap();
+            assert!(matches!(store.load(&eth0, "n"), Saved::Damaged(_)), "{text}");
+        }
+        fs::remove_file(store.file(&eth0)).unwrap();
+        fs::create_dir(store.file(&eth0)).unwrap();
+        assert!(matches!(store.load(&eth0, "n"), Saved::Damaged(_)));
+    }
+
+    #[test]
+    fn a_network_lists_only_its_own_files() {
+        let (_dir, store) = store();
+        assert!(store.of_network("n").unwrap().is_empty(), "no directory yet");
+        store.save(&attachment("b", "eth0"), &config("n")).unwrap();
+        store.save(&attachment("a", "net1"), &config("n")).unwrap();
+        store.save(&attachment("a", "eth0"), &config("other")).unwrap();
+        for (name, text) in [("flannels", r#"{"type":"bridge","name":"n"}"#), ("z:eth0", "{"), (".a:x.tmp", "{}")] {
+            fs::write(store.dir.join(name), text).unwrap();
+        }
+        let found = store.of_network("n").unwrap();
+        let found: Vec<Attachment> = found.into_iter().map(|(attachment, _)| attachment).collect();
+        assert_eq!(found, [attachment("a", "net1"), attachment("b", "eth0")]);
+    }
+
+    #[test]
+    fn too_long_a_name_is_an_error_to_save_and_nothing_to_load() {
+        let (_dir, store) = store();
+        let long = attachment(&"c".repeat(300), "eth0");
+        assert_eq!(store.save(&long, &config("n")).unwrap_err().code(), 5);
+        assert_eq!(store.load(&long, "n"), Saved::Nothing);
+        store.forget(&long, None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_names_exactly_one_attachment(
+            container in "[a-zA-Z0-9][a-zA-Z0-9_.-]{0,40}", ifname in "[^/:\\s\u{0}]{1,15}",
+        ) {
+            prop_assume!(ifname.len() <= 15 && ifname != "." && ifname != "..");
+            let attachment = attachment(&container, &ifname);
+            let key = key(&attachment);
+            prop_assert!(!key.contains('/'));
+            prop_assert!(Attachment::new(&key, "eth0").is_err(), "could be a file of flannel's");
+            prop_assert!(parse_key(&temporary_name(&attachment)).is_none());
+            prop_assert_eq!(parse_key(&key), Some(attachment));
+        }
+
+        #[test]
+        fn only_keys_are_keys(name in "[a-c:./ -]{0,8}") {
+            if let Some(attachment) = parse_key(&name) {
+                prop_assert_eq!(key(&attachment), name);
+            }
+        }
+    }
+}

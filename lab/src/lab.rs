@@ -137,7 +137,7 @@ impl Lab {
 
     /// The folder of component files that all daemons look into.
     pub fn backends_dir(&self) -> PathBuf {
-        Path::new(Sandbox::WORK).join("backends")
+        self.spec.backends_dir.clone().unwrap_or_else(|| Path::new(Sandbox::WORK).join("backends"))
     }
 
     /// Puts a component file into the backends directory, under the type by which net-conf.json names it.

@@ -52,7 +52,7 @@ impl Node {
         fs::create_dir_all(&dir).map_err(LabError::system(format!("create {}", dir.display())))?;
         let pod_cidrs = spec.pod_cidrs(u32::try_from(number).unwrap_or_default());
         let node = Node {
-            backends: work.join("backends"),
+            backends: spec.backends_dir.clone().unwrap_or_else(|| work.join("backends")),
             twill: spec.twill.clone(),
             daemon_args: spec.daemon_args.clone(),
             daemon: Mutex::new(None),
@@ -214,9 +214,7 @@ impl Node {
 
     /// Asks the daemon.
     pub fn status(&self) -> Result<Status> {
-        let (twill, run) = (self.twill.to_string_lossy(), self.path("run"));
-        let text = self.ns.run(&[&twill, "status", "--run-dir", &run.to_string_lossy(), "-o", "json"])?;
-        serde_json::from_str(&text).map_err(LabError::json(format!("the status of {}", self.name), &text))
+        Status::ask(&self.ns, &self.twill)
     }
 
     /// Waits until the daemon's status is as wished. Fails at once if the daemon ends.

@@ -39,6 +39,8 @@ pub struct LabSpec {
     pub net_conf: Option<String>,
     /// The cluster's pod network for each family. A node's part of it is a /24 or a /64.
     pub pod_networks: (Ipv4Net, Ipv6Net),
+    /// A folder of component files outside the lab, instead of one of its own.
+    pub backends_dir: Option<PathBuf>,
     /// More flags for `twill run`.
     pub daemon_args: Vec<String>,
     /// The daemon.
@@ -82,6 +84,7 @@ impl LabSpec {
                 Ipv4Net::new_assert([10, 244, 0, 0].into(), 16),
                 Ipv6Net::new_assert([0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0].into(), 48),
             ),
+            backends_dir: None,
             daemon_args: Vec::new(),
             twill,
             cni,

@@ -1,6 +1,12 @@
 //! What `twill status -o json` says.
 
+use std::path::Path;
+
 use serde::Deserialize;
+
+use crate::error::{LabError, Result};
+use crate::netns::NetNs;
+use crate::sandbox::Sandbox;
 
 /// The daemon's view of itself.
 #[derive(Debug, Clone, Deserialize)]
@@ -142,6 +148,13 @@ pub struct Timings {
 }
 
 impl Status {
+    /// Asks the daemon of the node whose namespace this is.
+    pub fn ask(node: &NetNs, twill: &Path) -> Result<Status> {
+        let run = format!("{}/{}/run", Sandbox::WORK, node.name());
+        let text = node.run(&[&twill.to_string_lossy(), "status", "--run-dir", &run, "-o", "json"])?;
+        serde_json::from_str(&text).map_err(LabError::json(format!("the status of {}", node.name()), &text))
+    }
+
     /// The entry for another node.
     pub fn peer(&self, name: &str) -> Option<&PeerStatus> {
         self.peers.iter().find(|peer| peer.name == name)

@@ -1,1 +1,63 @@
-fn main(){}
+//! `cargo xtask`: everything that building, testing and shipping take, set-up included.
+//!
+//! Standard library only, so that it is compiled in a moment.
+
+mod build;
+mod dist;
+mod run;
+mod setup;
+mod test;
+mod tidy;
+
+use std::env;
+use std::process::ExitCode;
+
+use run::Outcome;
+
+const USAGE: &str = "\
+Usage: cargo xtask COMMAND
+
+  demo              builds everything and runs the lab's demo
+  test [FILTER]     builds everything and runs all tests, or those whose name contains FILTER
+  lab ARGUMENTS     the lab: up, down, status, exec (`cargo xtask lab --help` says more)
+  dist              puts what ships into target/dist
+  tidy              checks the rules for the tree that no other tool knows
+
+Each does the set-up that it needs: the Rust target wasm32-wasip2, and on Debian as root the programs that a lab calls.
+Making network namespaces needs root. Without it, everything runs in a user namespace, where the machine allows that.";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let rest = arguments.get(1..).unwrap_or_default();
+    let outcome = match arguments.first().map(String::as_str) {
+        Some("demo") => lab(&["demo".to_string()]),
+        Some("lab") => lab(rest),
+        Some("test") => setup::everything().and_then(|()| test::run(rest)),
+        Some("dist") => setup::wasm_target().and_then(|()| dist::run()),
+        Some("tidy") => tidy::run(),
+        Some("help" | "--help" | "-h") => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        other => {
+            let said =
+                other.map_or("no command was given".to_string(), |other| format!("there is no command {other:?}"));
+            eprintln!("cargo xtask: {said}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("cargo xtask: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn lab(arguments: &[String]) -> Outcome {
+    setup::everything()?;
+    build::programs()?;
+    let mut lab = build::with_lab_environment(build::program("twill-lab"));
+    run::run(lab.args(arguments))
+}

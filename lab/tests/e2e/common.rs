@@ -1,7 +1,5 @@
 //! What the end-to-end tests share.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
-
 use std::io::Write;
 use std::path::PathBuf;
 use std::{env, io, thread};
@@ -10,12 +8,12 @@ use twill_lab::{Lab, LabError, LabSpec, Sandbox};
 
 /// Says loudly that a test did not run. `cargo xtask test` counts these lines. It goes around the capture of the test
 /// runner, which would hide it.
-pub fn skip(test: &str, why: &str) {
+pub(crate) fn skip(test: &str, why: &str) {
     let _ = writeln!(io::stderr(), "SKIPPED {test}: {why}");
 }
 
 /// Whether namespaces can be made here; if not, says so.
-pub fn privileged(test: &str) -> bool {
+pub(crate) fn privileged(test: &str) -> bool {
     match thread::spawn(|| Sandbox::enter().map(drop)).join() {
         Ok(Ok(())) => true,
         Ok(Err(error)) => {
@@ -31,7 +29,7 @@ fn current_test() -> String {
 }
 
 /// Underlay and nodes of a lab whose daemons are never started.
-pub fn bare_lab(change: impl FnOnce(&mut LabSpec)) -> Option<Lab> {
+pub(crate) fn bare_lab(change: impl FnOnce(&mut LabSpec)) -> Option<Lab> {
     let mut spec = LabSpec::with_programs("/bin/true".into(), "/bin/true".into());
     spec.nodes = 2;
     change(&mut spec);
@@ -39,7 +37,7 @@ pub fn bare_lab(change: impl FnOnce(&mut LabSpec)) -> Option<Lab> {
 }
 
 /// A spec with the programs under test, or None (and a loud word) where they were not built.
-pub fn spec() -> Option<LabSpec> {
+pub(crate) fn spec() -> Option<LabSpec> {
     match LabSpec::from_env() {
         Ok(spec) => Some(spec),
         Err(error) => {
@@ -50,7 +48,7 @@ pub fn spec() -> Option<LabSpec> {
 }
 
 /// The lab, or None (and a loud word) where namespaces are not allowed.
-pub fn allowed(lab: Result<Lab, LabError>) -> Option<Lab> {
+pub(crate) fn allowed(lab: Result<Lab, LabError>) -> Option<Lab> {
     match lab {
         Ok(lab) => Some(lab),
         Err(error @ LabError::NotPermitted(_)) => {
@@ -62,14 +60,14 @@ pub fn allowed(lab: Result<Lab, LabError>) -> Option<Lab> {
 }
 
 /// A lab with daemons that are done with each other, and pods.
-pub fn lab(change: impl FnOnce(&mut LabSpec)) -> Option<Lab> {
+pub(crate) fn lab(change: impl FnOnce(&mut LabSpec)) -> Option<Lab> {
     let mut spec = spec()?;
     change(&mut spec);
     allowed(Lab::up(spec))
 }
 
 /// A component built from the tree: `vxlan`, `host-gw`, `hostile`, `files`, `sockets`.
-pub fn guest(name: &str) -> Option<PathBuf> {
+pub(crate) fn guest(name: &str) -> Option<PathBuf> {
     let file = env::var_os("TWILL_GUESTS").map(|dir| PathBuf::from(dir).join(format!("{name}.wasm")));
     match file {
         Some(file) if file.is_file() => Some(file),

@@ -1,11 +1,9 @@
 //! The lab itself, without a daemon: the underlay carries packets, and the measuring tools measure.
 
-mod common;
-
 use std::thread;
 use std::time::Duration;
 
-use common::{bare_lab, privileged};
+use super::common::{bare_lab, privileged};
 use twill_lab::{LabSpec, NetNs, Ping, Probe, Sandbox, transfer};
 
 fn two_segments(spec: &mut LabSpec) {

@@ -1,0 +1,99 @@
+//! What must be on the machine before anything can be built or run.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use crate::run::{Outcome, command, find, output, run};
+
+const TARGET: &str = "wasm32-wasip2";
+
+/// Programs that a lab calls, and Debian's packages that hold them.
+const PROGRAMS: [(&str, &str); 5] = [
+    ("ip", "iproute2"),
+    ("bridge", "iproute2"),
+    ("ping", "iputils-ping"),
+    ("iptables", "iptables"),
+    ("unshare", "util-linux"),
+];
+
+/// The package of the CNI plugins that our plugin calls.
+const PLUGINS: &str = "containernetworking-plugins";
+
+/// Where distributions put CNI plugins.
+const PLUGIN_DIRS: [&str; 3] = ["/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni"];
+
+/// All of it.
+pub(crate) fn everything() -> Outcome {
+    wasm_target()?;
+    lab_programs()
+}
+
+/// The Rust target that backends are built for.
+pub(crate) fn wasm_target() -> Outcome {
+    if has_target() {
+        return Ok(());
+    }
+    eprintln!("The Rust target {TARGET} is missing: adding it with rustup.");
+    let added = run(command("rustup").args(["target", "add", TARGET]));
+    if added.is_ok() && has_target() {
+        return Ok(());
+    }
+    Err(format!(
+        "backends are WebAssembly components, and the Rust target {TARGET} for them could not be added{}.\n\
+         If this machine reaches rustup's server:   rustup target add {TARGET}\n\
+         If it reaches a mirror of it:              RUSTUP_DIST_SERVER=<the mirror> rustup target add {TARGET}\n\
+         If Rust does not come from rustup:         install your distribution's package of the standard library for \
+         {TARGET} (Debian: libstd-rust-dev-wasm32) of the same release as its rustc\n\
+         If it reaches nothing: copy lib/rustlib/{TARGET} of the same release from another machine into {}",
+        added.err().map(|why| format!(": {why}")).unwrap_or_default(),
+        output(command("rustc").args(["--print", "sysroot"])).unwrap_or_default().trim()
+    ))
+}
+
+/// The target's standard library is where rustc looks for it.
+fn has_target() -> bool {
+    let Ok(dir) = output(command("rustc").args(["--print", "target-libdir", "--target", TARGET])) else { return false };
+    let Ok(entries) = Path::new(dir.trim()).read_dir() else { return false };
+    entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("libstd-"))
+}
+
+/// The folder with the CNI plugin `bridge`.
+pub(crate) fn plugin_dir() -> Option<PathBuf> {
+    let named = env::var_os("CNI_PATH").map(PathBuf::from);
+    named.into_iter().chain(PLUGIN_DIRS.map(PathBuf::from)).find(|dir| dir.join("bridge").is_file())
+}
+
+/// The programs that a lab calls.
+fn lab_programs() -> Outcome {
+    let missing = missing_packages();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages = missing.join(" ");
+    let is_root = output(command("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
+    let by_hand = format!("as root: apt-get update && apt-get install -y --no-install-recommends {packages}");
+    if find("apt-get").is_none() {
+        return Err(format!("the lab needs programs that Debian has in the packages {packages}: install yours"));
+    }
+    if !is_root {
+        return Err(format!("the lab needs programs that are not there. Install them {by_hand}"));
+    }
+    eprintln!("Installing what the lab needs: {packages}");
+    run(command("apt-get").arg("update"))?;
+    run(command("apt-get")
+        .args(["install", "-y", "--no-install-recommends"])
+        .args(&missing)
+        .env("DEBIAN_FRONTEND", "noninteractive"))?;
+    let still = missing_packages();
+    if still.is_empty() { Ok(()) } else { Err(format!("{} did not bring what the lab needs", still.join(" "))) }
+}
+
+fn missing_packages() -> Vec<&'static str> {
+    let mut missing: Vec<&str> =
+        PROGRAMS.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
+    if plugin_dir().is_none() {
+        missing.push(PLUGINS);
+    }
+    missing.dedup();
+    missing
+}

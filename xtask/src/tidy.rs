@@ -1,0 +1,91 @@
+//! Rules for the tree that no other tool knows.
+
+use std::fs;
+use std::path::Path;
+
+use crate::run::{Outcome, command, output, root};
+
+/// A file that is longer has more than one subject.
+const MOST_LINES: usize = 500;
+
+/// Checks all files that git knows or would take.
+pub(crate) fn run() -> Outcome {
+    let root = root();
+    let list = output(command("git").args(["ls-files", "--cached", "--others", "--exclude-standard"]))?;
+    let mut complaints = Vec::new();
+    let mut files = 0;
+    for name in list.lines() {
+        // Deleted and not yet committed, or not text.
+        let Ok(text) = fs::read_to_string(root.join(name)) else { continue };
+        files += 1;
+        complaints.extend(check(name, &text));
+    }
+    if complaints.is_empty() {
+        println!("tidy: {files} files, nothing to complain about");
+        return Ok(());
+    }
+    Err(format!("the tree breaks rules:\n{}", complaints.join("\n")))
+}
+
+fn check(name: &str, text: &str) -> Vec<String> {
+    let mut complaints = Vec::new();
+    let is_rust = Path::new(name).extension().is_some_and(|ending| ending == "rs");
+    let lines = text.lines().count();
+    if is_rust && lines > MOST_LINES {
+        complaints.push(format!("{name}: {lines} lines; {MOST_LINES} is the most"));
+    }
+    let mut complain = |number: usize, what: &str| complaints.push(format!("{name}:{}: {what}", number + 1));
+    for (number, line) in text.lines().enumerate() {
+        if is_rust {
+            for word in unfinished() {
+                if line.contains(&word) {
+                    complain(number, &format!("{word} says that something is not finished"));
+                }
+            }
+        }
+        if name == "Cargo.lock" && line.starts_with("source = ") && !line.contains(CRATES_IO) {
+            complain(number, "a crate that does not come from crates.io");
+        }
+        if name.starts_with(".cargo/") && REDIRECTIONS.iter().any(|word| line.trim_start().starts_with(word)) {
+            complain(number, "where crates come from is the machine's affair, not the tree's");
+        }
+        if let Some(host) = package_server(line) {
+            complain(number, &format!("{host} is a package server's name: it is the machine's affair, not the tree's"));
+        }
+    }
+    complaints
+}
+
+const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
+const REDIRECTIONS: [&str; 4] = ["[source", "[registr", "replace-with", "index ="];
+
+/// Put together here, since this file is checked too.
+fn unfinished() -> [String; 4] {
+    [["to", "do!("], ["unimple", "mented!("], ["TO", "DO"], ["FIX", "ME"]].map(|halves| halves.concat())
+}
+
+/// A host in a URL whose name says that packages are fetched from it.
+fn package_server(line: &str) -> Option<&str> {
+    let telling = ["artifactory", "nexus", "mirror", "goproxy", "pypi", "npmjs", "index.crates", "static.crates"];
+    let hosts =
+        line.split("://").skip(1).filter_map(|rest| rest.split(['/', ':', '"', '\'', '`', ' ', ')', '>']).next());
+    hosts.filter(|host| host.contains('.')).find(|host| telling.iter().any(|word| host.contains(word)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_what_breaks_a_rule_and_nothing_else() {
+        assert_eq!(check("a.rs", "fn main() {}\n"), [""; 0]);
+        assert_eq!(check("a.rs", &"\n".repeat(501)).len(), 1);
+        assert_eq!(check("a.md", &"\n".repeat(501)).len(), 0);
+        assert_eq!(check("a.rs", &format!("{}) }}", unfinished()[0])).len(), 1);
+        assert_eq!(check("a.toml", &format!("x = \"https://{}.example.org/x\"", "artifactory")).len(), 1);
+        assert_eq!(check("Cargo.lock", &format!("source = \"{CRATES_IO}\"")).len(), 0);
+        assert_eq!(check("Cargo.lock", "source = \"registry+https://example.org/index\"").len(), 1);
+        assert_eq!(check(".cargo/config.toml", "[alias]\nxtask = \"run\"\n").len(), 0);
+        assert_eq!(check(".cargo/config.toml", "replace-with = \"x\"\n").len(), 1);
+    }
+}

@@ -87,8 +87,9 @@ impl Delegate {
     /// Runs a verb that an older plugin need not know; not to know it is success.
     pub fn run_if_known(&self, verb: Verb, config: &Object) -> Result<(), Error> {
         match self.run(verb, config) {
-            // 1: not this version of the protocol. 4: not this CNI_COMMAND.
-            Ok(_) | Err(Error::Delegate { code: 1 | 4, .. }) => Ok(()),
+            // 1: not this version of the protocol. 4: not this CNI_COMMAND. 3: older libraries ask for a container first,
+            // which these verbs do not have.
+            Ok(_) | Err(Error::Delegate { code: 1 | 3 | 4, .. }) => Ok(()),
             Err(Error::DelegateUntyped { .. }) if !self.speaks_version_of(config) => Ok(()),
             Err(error) => Err(error),
         }

@@ -1,0 +1,170 @@
+//! The folder at one moment: which manifests it holds, and what is in them. Everything here blocks, and never longer than
+//! the file system does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::manifest_file::{self, EXTENSIONS, Format, LARGEST_FILE};
+use crate::nodes::annotations::AnnotationKeys;
+use crate::nodes::record::NodeRecord;
+
+/// What a folder or a file is recognised by: device and inode.
+pub(super) type Identity = (u64, u64);
+
+/// When this is unchanged, so is the file: identity, size, and times of change in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Signature {
+    identity: Identity,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// The manifests of one node; more than one is a mistake.
+pub(super) type Files = Vec<(PathBuf, Option<Signature>)>;
+
+/// The manifests of each node, as they were when they were last read.
+pub(super) type Seen = BTreeMap<String, Files>;
+
+/// What a look at one node's files gave.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// The node.
+    Node(Box<NodeRecord>),
+    /// The node, but something about its files is wrong.
+    Doubtful(Box<NodeRecord>, String),
+    /// Files, but no node in them.
+    Broken(String),
+    /// No file.
+    Nothing,
+}
+
+/// One node as it was found.
+#[derive(Debug)]
+pub(super) struct Sight {
+    pub(super) node: String,
+    pub(super) files: Files,
+    pub(super) found: Found,
+}
+
+/// Which nodes to look at.
+#[derive(Debug, Clone)]
+pub(super) enum Scope {
+    /// All.
+    All,
+    /// Those whose files are not as they were seen.
+    Changed,
+    /// These.
+    Only(BTreeSet<String>),
+}
+
+pub(super) fn identity(folder: &Path) -> io::Result<Identity> {
+    let metadata = fs::metadata(folder)?;
+    if metadata.is_dir() {
+        Ok((metadata.dev(), metadata.ino()))
+    } else {
+        Err(io::Error::from(io::ErrorKind::NotADirectory))
+    }
+}
+
+pub(super) fn signature(file: &Path) -> Option<Signature> {
+    let metadata = fs::metadata(file).ok()?;
+    Some(Signature {
+        identity: (metadata.dev(), metadata.ino()),
+        size: metadata.len(),
+        modified: (metadata.mtime(), metadata.mtime_nsec()),
+        changed: (metadata.ctime(), metadata.ctime_nsec()),
+    })
+}
+
+/// All manifests there are, by node.
+pub(super) fn list(folder: &Path) -> io::Result<Seen> {
+    let mut seen = Seen::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        if let Some(node) = name.to_str().and_then(manifest_file::node_of) {
+            let path = folder.join(&name);
+            let signature = signature(&path);
+            seen.entry(node.to_owned()).or_default().push((path, signature));
+        }
+    }
+    seen.values_mut().for_each(|files| files.sort_by(|(a, _), (b, _)| a.cmp(b)));
+    Ok(seen)
+}
+
+/// The manifests of one node.
+pub(super) fn files_of(folder: &Path, node: &str) -> Files {
+    EXTENSIONS
+        .iter()
+        .map(|extension| folder.join(format!("{node}.{extension}")))
+        .filter(|path| path.symlink_metadata().is_ok())
+        .map(|path| {
+            let signature = signature(&path);
+            (path, signature)
+        })
+        .collect()
+}
+
+/// Looks at the nodes in `scope`. `seen` tells what changed and what is gone.
+pub(super) fn look(folder: &Path, keys: &AnnotationKeys, scope: Scope, seen: Seen) -> io::Result<Vec<Sight>> {
+    let now: Seen = match &scope {
+        Scope::Only(nodes) => nodes.iter().map(|node| (node.clone(), files_of(folder, node))).collect(),
+        Scope::All | Scope::Changed => {
+            let mut now = list(folder)?;
+            for gone in seen.keys() {
+                now.entry(gone.clone()).or_default();
+            }
+            now
+        }
+    };
+    let unchanged = |node: &str, files: &Files| matches!(scope, Scope::Changed) && seen.get(node) == Some(files);
+    let mut sights = Vec::new();
+    for (node, files) in now {
+        if !unchanged(&node, &files) {
+            let found = read(&node, &files, keys);
+            sights.push(Sight { node, files, found });
+        }
+    }
+    Ok(sights)
+}
+
+fn read(node: &str, files: &Files, keys: &AnnotationKeys) -> Found {
+    let [(path, _), others @ ..] = files.as_slice() else { return Found::Nothing };
+    let record = match bytes_of(path) {
+        Ok(bytes) => manifest_file::record(node, Format::of(path), &bytes, keys),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() => {
+            return Found::Nothing;
+        }
+        Err(error) => Err(format!("it cannot be read: {error}")),
+    };
+    match (record, others) {
+        (Err(problem), _) => {
+            Found::Broken(format!("{}: {problem}; the last good state of the node stays", path.display()))
+        }
+        (Ok(record), []) => Found::Node(Box::new(record)),
+        (Ok(record), [(other, _), ..]) => {
+            let problem = format!(
+                "{} and {} are both for node {node}: the first is used, remove one of them",
+                path.display(),
+                other.display()
+            );
+            Found::Doubtful(Box::new(record), problem)
+        }
+    }
+}
+
+/// The content of a regular file of bearable size.
+pub(super) fn bytes_of(path: &Path) -> io::Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST_FILE {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {LARGEST_FILE} bytes")));
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,26 @@
+//! The cluster's nodes: where they come from, and what is taken from them.
+//!
+//! A [`Source`] brings Node manifests in, each decoded into a small [`NodeRecord`]. All of them end in the [`NodeStore`]:
+//! the latest state per node and a set of names that changed. There is no queue, so a burst of any size collapses to the
+//! newest state. [`peer_of`] then reads a record as a peer, and trusts nothing in it: any node may write its annotations.
+
+mod annotations;
+pub(crate) mod atomic_file;
+mod clock;
+mod directory;
+mod manifest;
+mod patch;
+mod peer;
+mod record;
+mod source;
+mod store;
+
+pub use annotations::{AnnotationKeys, PrefixError};
+pub use clock::rfc3339;
+pub use directory::{Directory, DirectoryError, WriteError};
+pub use manifest::{Manifest, ManifestError};
+pub use patch::OwnPatch;
+pub use peer::{NodeProblem, PeerRecord, PeerRecordFamily, peer_of};
+pub use record::{Condition, NodeRecord};
+pub use source::{Source, SourceError};
+pub use store::NodeStore;

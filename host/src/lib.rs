@@ -1,1 +1,24 @@
-//! x
+//! The Twill daemon as a library.
+//!
+//! What the kernel holds is a function of three things: the configuration, the nodes and the backend components. Data
+//! flows one way through these modules, and nothing flows back but observation:
+//!
+//! ```text
+//! nodes  →  peers  →  backend (wasm)  →  intent (policy)  →  dataplane (diff, apply)  →  kernel
+//! ```
+//!
+//! Beside it stand `config` (what the operator wants), `uplink` (the interface towards the peers) and `lease` (this
+//! node's own part: podCIDR, annotations, subnet.env). `daemon` joins all of them in one loop; `cli` is how people call
+//! it. The sandbox for components and the access to the kernel are crates of their own, `twill-sandbox` and
+//! `twill-netlink`; the values that all of them share are in `twill-model`.
+
+pub mod backend;
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod dataplane;
+pub mod intent;
+pub mod lease;
+pub mod nodes;
+pub mod peers;
+pub mod uplink;

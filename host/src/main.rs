@@ -1,2 +1,7 @@
-//! x
-fn main(){ println!("{:?}", twill_engine::runtime().is_ok()); }
+//! The program `twill`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    twill::cli::main()
+}

@@ -1,0 +1,5 @@
+//! The backends of this node: where their components come from, and what they are asked.
+
+mod builtin;
+pub mod planning;
+pub mod source;

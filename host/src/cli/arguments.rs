@@ -1,0 +1,206 @@
+//! Arguments and flags. Those that flannel has are flannel's: same names, same environment variables, same defaults.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::daemon::Options;
+use crate::nodes::{AnnotationKeys, PrefixError};
+use crate::uplink::Selectors;
+
+/// A pod network for Kubernetes whose backends are WebAssembly components.
+#[derive(Debug, Parser)]
+#[command(name = "twill", version, propagate_version = true)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the daemon of this node.
+    Run(Box<RunArguments>),
+    /// Show what the running daemon has done and what it is waiting for.
+    Status(StatusArguments),
+    /// Remove what Twill put into the kernel of this node. Not while the daemon runs.
+    Cleanup(CleanupArguments),
+    /// The compiler process: a component on stdin, machine code on stdout.
+    #[command(hide = true)]
+    CompileComponent,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How an answer looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum OutputFormat {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArguments {
+    /// The daemon's run directory.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
+    pub(super) run_dir: PathBuf,
+    /// How the answer looks.
+    #[arg(long, short, value_enum, default_value_t = OutputFormat::Table)]
+    pub(super) output: OutputFormat,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CleanupArguments {
+    /// Say what would be removed, and remove nothing.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// The daemon's run directory.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
+    pub(super) run_dir: PathBuf,
+    /// The configuration, for the cluster's networks.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_NET_CONFIG)]
+    pub(super) net_config_path: PathBuf,
+    /// The file that tells pods' plugins of the network; removed too.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_SUBNET_FILE)]
+    pub(super) subnet_file: PathBuf,
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub(super) log_format: LogFormat,
+}
+
+const DEFAULT_RUN_DIR: &str = "/run/twill";
+const DEFAULT_NET_CONFIG: &str = "/etc/kube-flannel/net-conf.json";
+const DEFAULT_SUBNET_FILE: &str = "/run/flannel/subnet.env";
+
+#[derive(Debug, Args)]
+pub(super) struct RunArguments {
+    /// Take the cluster's nodes from this folder of Node manifests, one a file: NODE.json or NODE.yaml.
+    #[arg(long, value_name = "DIR", help_heading = "Nodes")]
+    nodes_dir: PathBuf,
+    /// The name of this node.
+    #[arg(long, value_name = "NAME", env = "NODE_NAME", help_heading = "Nodes")]
+    node_name: String,
+    /// Prefix of the annotations that nodes find each other by.
+    #[arg(long, value_name = "PREFIX", env = "FLANNELD_KUBE_ANNOTATION_PREFIX", default_value = "flannel.alpha.coreos.com", value_parser = annotation_prefix, help_heading = "Nodes")]
+    kube_annotation_prefix: AnnotationKeys,
+    /// Set the node's condition NetworkUnavailable to False once its network works.
+    #[arg(long, env = "FLANNELD_SET_NODE_NETWORK_UNAVAILABLE", default_value_t = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Nodes")]
+    set_node_network_unavailable: bool,
+
+    /// The network's configuration.
+    #[arg(long, value_name = "FILE", env = "FLANNELD_NET_CONFIG_PATH", default_value = DEFAULT_NET_CONFIG, help_heading = "Files")]
+    net_config_path: PathBuf,
+    /// Where to tell pods' plugins of the network.
+    #[arg(long, value_name = "FILE", env = "FLANNELD_SUBNET_FILE", default_value = DEFAULT_SUBNET_FILE, help_heading = "Files")]
+    subnet_file: PathBuf,
+    /// Components here, TYPE.wasm, come before the built-in ones.
+    #[arg(long, value_name = "DIR", default_value = "/etc/twill/backends", help_heading = "Files")]
+    backends_dir: PathBuf,
+    /// What may be kept over reboots: compiled components.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/twill", help_heading = "Files")]
+    state_dir: PathBuf,
+    /// What reboots should empty: the status socket, the list of routes made over the uplink.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR, help_heading = "Files")]
+    run_dir: PathBuf,
+
+    /// The interface towards the other nodes, by name or address. May be given again; the first that fits is taken.
+    #[arg(long, value_name = "IFACE", env = "FLANNELD_IFACE", value_delimiter = ',', help_heading = "Interface")]
+    iface: Vec<String>,
+    /// The same by a regular expression over addresses or names. May be given again.
+    #[arg(long, value_name = "REGEX", env = "FLANNELD_IFACE_REGEX", help_heading = "Interface")]
+    iface_regex: Vec<String>,
+    /// The interface that packets to this address leave by.
+    #[arg(long, value_name = "IP", env = "FLANNELD_IFACE_CAN_REACH", help_heading = "Interface")]
+    iface_can_reach: Option<IpAddr>,
+    /// The IPv4 address that other nodes reach this one at.
+    #[arg(long, value_name = "IP", env = "FLANNELD_PUBLIC_IP", help_heading = "Interface")]
+    public_ip: Option<Ipv4Addr>,
+    /// The IPv6 address that other nodes reach this one at.
+    #[arg(long, value_name = "IP", env = "FLANNELD_PUBLIC_IPV6", help_heading = "Interface")]
+    public_ipv6: Option<Ipv6Addr>,
+
+    /// How log lines look. What is logged, TWILL_LOG says: error, warn, info, debug, or by module as in info,twill::daemon=debug.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub(super) log_format: LogFormat,
+}
+
+impl RunArguments {
+    pub(super) fn options(self) -> Options {
+        Options {
+            node_name: self.node_name,
+            nodes_dir: self.nodes_dir,
+            keys: self.kube_annotation_prefix,
+            set_condition: self.set_node_network_unavailable,
+            net_config_path: self.net_config_path,
+            subnet_file: self.subnet_file,
+            backends_dir: self.backends_dir,
+            state_dir: self.state_dir,
+            run_dir: self.run_dir,
+            selectors: Selectors {
+                iface: self.iface,
+                iface_regex: self.iface_regex,
+                can_reach: self.iface_can_reach,
+                public: [self.public_ip.map(IpAddr::from), self.public_ipv6.map(IpAddr::from)].into_iter().flatten().collect(),
+            },
+        }
+    }
+}
+
+fn annotation_prefix(text: &str) -> Result<AnnotationKeys, PrefixError> {
+    AnnotationKeys::new(text)
+}
+
+/// Go's flags, which flannel's users write, take one dash as well as two.
+pub(super) fn one_dash_is_two(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let long = |text: &str| {
+        let name = text.strip_prefix('-')?;
+        let word = name.split('=').next().unwrap_or_default();
+        (word.len() > 1 && word.starts_with(|c: char| c.is_ascii_lowercase())).then(|| OsString::from(format!("--{name}")))
+    };
+    arguments.into_iter().map(|argument| argument.to_str().and_then(long).unwrap_or(argument)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(arguments: &[&str]) -> Result<Options, clap::Error> {
+        let given = ["twill", "run", "--nodes-dir", "/nodes", "--node-name", "n1"].iter().chain(arguments);
+        match Cli::try_parse_from(one_dash_is_two(given.map(OsString::from)))?.command {
+            Command::Run(arguments) => Ok(arguments.options()),
+            _ => unreachable!("run was asked for"),
+        }
+    }
+
+    #[test]
+    fn flags_as_go_takes_them() {
+        let options = run(&["-iface=eth1", "--iface", "eth0", "-public-ip", "192.0.2.1", "-set-node-network-unavailable=false"]).unwrap();
+        assert_eq!(options.selectors.iface, ["eth1", "eth0"]);
+        assert_eq!(options.selectors.public, [IpAddr::from([192, 0, 2, 1])]);
+        assert!(!options.set_condition);
+        assert!(run(&["--set-node-network-unavailable"]).unwrap().set_condition);
+    }
+
+    #[test]
+    fn unknown_flags_and_bad_values_differ() {
+        use clap::error::ErrorKind;
+        assert_eq!(run(&["--ifaces=eth0"]).unwrap_err().kind(), ErrorKind::UnknownArgument);
+        assert_eq!(run(&["--public-ip=example"]).unwrap_err().kind(), ErrorKind::ValueValidation);
+        assert_eq!(run(&["--kube-annotation-prefix=org"]).unwrap_err().kind(), ErrorKind::ValueValidation);
+    }
+
+    #[test]
+    fn short_flags_stay_short() {
+        let given = one_dash_is_two(["twill", "status", "-o", "json", "-"].map(OsString::from));
+        assert_eq!(given, ["twill", "status", "-o", "json", "-"].map(OsString::from));
+    }
+}

@@ -1,0 +1,141 @@
+//! The attached backends: components that are loaded, and what they plan for this node.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use twill_model::{Mac, Node, NodePlan};
+use twill_sandbox::{Loaded, Sandbox};
+
+use super::{Options, StartError};
+use crate::backend::planning::Planner;
+use crate::backend::source::{self, SourceError};
+use crate::config::BackendConfig;
+
+/// What this host can do for backends.
+pub(super) const FEATURES: [&str; 4] = ["link.vxlan", "route", "neighbor", "forwarding"];
+/// The first pause after a backend broke down over the node's plan; each further one doubles.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// A component that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadFailure {
+    /// There is none.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// It is not a backend, or not one that works.
+    #[error("backend {kind}: {error}")]
+    Load {
+        /// Its type.
+        kind: String,
+        /// Why.
+        error: twill_sandbox::LoadError,
+    },
+    /// It needs what this host cannot do.
+    #[error("backend {kind}: it needs {missing}, which this host does not have (it has {}); use a newer Twill or another backend", FEATURES.join(", "))]
+    Features {
+        /// Its type.
+        kind: String,
+        /// The first feature that is missing.
+        missing: String,
+    },
+}
+
+/// The sandbox as the daemon uses it.
+pub(super) fn sandbox(options: &Options) -> Result<Sandbox, StartError> {
+    let compiler = std::env::current_exe().map_err(|error| StartError::Sandbox(format!("finding this program's own file: {error}")))?;
+    Sandbox::new(twill_sandbox::Options { compiler, cache: Some(options.state_dir.join("compiled")) })
+        .map_err(|error| StartError::Sandbox(error.to_string()))
+}
+
+/// A backend of this node.
+#[derive(Debug)]
+pub(super) struct Attached {
+    /// Its place in net-conf.json.
+    pub(super) config: BackendConfig,
+    /// Its component.
+    pub(super) loaded: Loaded,
+    /// What it was told of the node when it made `plan`.
+    pub(super) facts: Option<Arc<Node>>,
+    /// The last plan that passed the policy.
+    pub(super) plan: Option<Arc<NodePlan>>,
+    /// Why it has none for the present facts.
+    pub(super) error: Option<String>,
+    /// The facts that gave the error, and when to try them again; never, if trying again changes nothing.
+    failed: Option<(Arc<Node>, Option<Instant>)>,
+    failures: u32,
+}
+
+impl Attached {
+    /// Finds and loads a component.
+    pub(super) async fn load(sandbox: &Sandbox, config: &BackendConfig, backends_dir: &std::path::Path) -> Result<Self, LoadFailure> {
+        let kind = || config.kind.clone();
+        let artifact = source::find(config, backends_dir)?;
+        let loaded = sandbox.load(&config.kind, artifact).await.map_err(|error| LoadFailure::Load { kind: kind(), error })?;
+        if let Some(missing) = loaded.descriptor.requires.iter().find(|f| !FEATURES.contains(&f.as_str())) {
+            return Err(LoadFailure::Features { kind: kind(), missing: missing.clone() });
+        }
+        tracing::info!(
+            backend = config.kind,
+            name = loaded.descriptor.name,
+            version = loaded.descriptor.version,
+            digest = %loaded.digest,
+            origin = %loaded.origin,
+            "backend loaded"
+        );
+        Ok(Self { config: config.clone(), loaded, facts: None, plan: None, error: None, failed: None, failures: 0 })
+    }
+
+    /// Whether it has to be asked for a plan with these facts now.
+    pub(super) fn wants_plan(&self, facts: &Node) -> bool {
+        match &self.failed {
+            Some((failed, again)) if **failed == *facts => again.is_some_and(|at| at <= Instant::now()),
+            _ => self.facts.as_deref() != Some(facts),
+        }
+    }
+
+    /// Takes in a plan that passed the policy.
+    pub(super) fn accept(&mut self, facts: Arc<Node>, plan: NodePlan) {
+        self.facts = Some(facts);
+        self.plan = Some(Arc::new(plan));
+        self.error = None;
+        self.failed = None;
+        self.failures = 0;
+    }
+
+    /// Takes in that there is no plan for these facts. The last one stays.
+    pub(super) fn fail(&mut self, facts: Arc<Node>, error: String, is_final: bool) {
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(LONGEST_PAUSE);
+        self.failures += 1;
+        self.failed = Some((facts, (!is_final).then(|| Instant::now() + pause)));
+        self.error = Some(error);
+    }
+
+    /// When it wants to be asked again.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.failed.as_ref().and_then(|(_, again)| *again)
+    }
+
+    /// What asks it for peers; none without a plan for the node.
+    pub(super) fn planner(&self) -> Option<Planner> {
+        let (plan, facts) = (self.plan.as_ref()?, self.facts.as_ref()?);
+        Some(Planner {
+            kind: self.config.kind.clone(),
+            loaded: self.loaded.clone(),
+            node: Arc::clone(facts),
+            plan: Arc::clone(plan),
+        })
+    }
+
+    /// Addresses of its links.
+    pub(super) fn macs(&self) -> impl Iterator<Item = Mac> {
+        self.plan.iter().flat_map(|plan| &plan.links).filter_map(|link| link.mac)
+    }
+
+    /// Names of its links.
+    pub(super) fn link_names(&self) -> HashSet<&str> {
+        self.plan.iter().flat_map(|plan| &plan.links).map(|link| link.name.as_str()).collect()
+    }
+}

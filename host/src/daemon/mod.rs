@@ -1,0 +1,359 @@
+//! The daemon: everything above, joined in one loop.
+//!
+//! The loop has no modes. Whatever happens (a node changed, the kernel changed, a plan is ready, a pause is over) is
+//! noted, and then [`Daemon::step`] does what is due. All of it may be repeated at any time, which is how errors are
+//! handled: what did not work is due again later.
+
+mod attached;
+mod own;
+mod peering;
+mod publish;
+mod report;
+pub mod status;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::future::pending;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use twill_sandbox::Sandbox;
+
+use crate::config::{LoadError, NetConf};
+use crate::dataplane::{Dataplane, Notice};
+use crate::nodes::{AnnotationKeys, Directory, NodeStore, Source, SourceError};
+use crate::peers::Peers;
+use crate::uplink::{Selectors, UplinkError};
+use attached::{Attached, LoadFailure};
+use own::Own;
+use peering::{Job, Peering};
+use publish::Publisher;
+use status::{Question, REMEMBERED_ERRORS, StatusSocket, Timings};
+
+/// Changes of links come in bursts (a flap is four); one look serves them all.
+const LINKS_SETTLE: Duration = Duration::from_millis(5);
+/// Changes of routes that are not ours come in bursts too, and matter less.
+const ROUTES_SETTLE: Duration = Duration::from_millis(100);
+/// Between two tries of what the kernel or a file system refused.
+const RETRY: Duration = Duration::from_secs(1);
+/// The safety net: everything is compared again, whatever events said.
+const RESYNC: Duration = Duration::from_secs(300);
+/// A link that nothing leads through any more still receives for so long, since peers change over later.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Events taken in before what they mean is done.
+const EVENTS_AT_ONCE: usize = 4096;
+
+/// What the daemon is started with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// This node's name.
+    pub node_name: String,
+    /// The folder of Node manifests.
+    pub nodes_dir: PathBuf,
+    /// Names of the annotations.
+    pub keys: AnnotationKeys,
+    /// Whether to set the node's condition.
+    pub set_condition: bool,
+    /// The network's configuration.
+    pub net_config_path: PathBuf,
+    /// Where pods' plugins read of the network.
+    pub subnet_file: PathBuf,
+    /// Components that come before the built-in ones.
+    pub backends_dir: PathBuf,
+    /// What is kept over reboots.
+    pub state_dir: PathBuf,
+    /// What reboots empty.
+    pub run_dir: PathBuf,
+    /// How to choose the uplink.
+    pub selectors: Selectors,
+}
+
+/// Why the daemon did not start. Once it runs, nothing of this ends it any more.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The process lacks a right.
+    #[error("no right to change this machine's network (CAP_NET_ADMIN): run it as root, or in a pod with the capability NET_ADMIN")]
+    NotAllowed,
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] LoadError),
+    /// The status socket.
+    #[error("making the status socket in {dir}: {error}; give another folder with --run-dir, or stop the other daemon", dir = dir.display())]
+    Socket {
+        /// The run directory.
+        dir: PathBuf,
+        /// What happened.
+        error: std::io::Error,
+    },
+    /// The kernel.
+    #[error(transparent)]
+    Kernel(#[from] twill_netlink::Error),
+    /// The uplink.
+    #[error(transparent)]
+    Uplink(#[from] UplinkError),
+    /// A component.
+    #[error(transparent)]
+    Backend(#[from] LoadFailure),
+    /// The sandbox itself.
+    #[error("setting up the sandbox for components: {0}")]
+    Sandbox(String),
+    /// The nodes.
+    #[error(transparent)]
+    Nodes(#[from] SourceError),
+    /// The node's own part of the network, or its backend, cannot work as configured.
+    #[error("{0}")]
+    Own(String),
+    /// Signals of the operating system.
+    #[error("listening for signals: {0}")]
+    Signals(std::io::Error),
+}
+
+/// Runs the daemon until it is told to stop. The kernel stays as it is then: pods keep their network.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn run(options: Options) -> Result<(), StartError> {
+    let started = Instant::now();
+    if !may_change_the_network() {
+        return Err(StartError::NotAllowed);
+    }
+    let conf = NetConf::load(&options.net_config_path)?;
+    let (socket, questions) = StatusSocket::open(&options.run_dir)
+        .map_err(|error| StartError::Socket { dir: options.run_dir.clone(), error })?;
+    let mut dataplane = Dataplane::connect(&options.run_dir, conf.networks.clone()).await?;
+    let sandbox = attached::sandbox(&options)?;
+    let mut attached = Vec::new();
+    for backend in &conf.backends {
+        attached.push(Attached::load(&sandbox, backend, &options.backends_dir).await?);
+    }
+    let component_load = attached.iter().map(|a: &Attached| a.loaded.seconds()).sum::<f64>();
+    let source = Arc::new(Source::Directory(Directory::new(&options.nodes_dir, options.keys.clone())));
+    let store = Arc::new(NodeStore::default());
+    let mut feeding = tokio::spawn({
+        let (source, store) = (Arc::clone(&source), Arc::clone(&store));
+        async move { source.run(store).await.map(|never| match never {}) }
+    });
+    while !store.is_synced() {
+        tokio::select! {
+            () = store.changed() => {}
+            ended = &mut feeding => if let Ok(Err(error)) = ended { return Err(error.into()) },
+        }
+    }
+    let record = store.get(&options.node_name);
+    let own = Own::discover(&options, &conf, &mut dataplane, record.as_deref()).await?;
+    tracing::info!(node = options.node_name, uplink = %own.selected.uplink.name, version = env!("CARGO_PKG_VERSION"), "started");
+    let daemon = Daemon {
+        publisher: Publisher::new(source, &options),
+        options,
+        conf,
+        started,
+        dataplane,
+        sandbox,
+        attached,
+        store,
+        own,
+        peers: Peers::default(),
+        peering: Peering::default(),
+        job: None,
+        due: Due { resync: Some(Instant::now()), ..Due::default() },
+        seen_all_nodes: false,
+        errors: VecDeque::new(),
+        timings: Timings { first_route_ms: None, component_load_ms: component_load * 1000.0 },
+    };
+    let result = daemon.live(questions, feeding).await;
+    drop(socket);
+    result
+}
+
+/// What is due, and when.
+#[derive(Debug, Default)]
+struct Due {
+    links: Option<Instant>,
+    routes: Option<Instant>,
+    resync: Option<Instant>,
+    drain: Option<Instant>,
+}
+
+struct Daemon {
+    options: Options,
+    conf: NetConf,
+    started: Instant,
+    dataplane: Dataplane,
+    sandbox: Sandbox,
+    /// Most preferred first.
+    attached: Vec<Attached>,
+    store: Arc<NodeStore>,
+    own: Own,
+    peers: Peers,
+    peering: Peering,
+    publisher: Publisher,
+    job: Option<JoinHandle<Job>>,
+    due: Due,
+    /// All nodes were read once without trouble: a subnet that is in no node's record belongs to nobody.
+    seen_all_nodes: bool,
+    errors: VecDeque<String>,
+    timings: Timings,
+}
+
+type Feeding = JoinHandle<Result<(), SourceError>>;
+
+impl Daemon {
+    async fn live(mut self, mut questions: mpsc::Receiver<Question>, mut feeding: Feeding) -> Result<(), StartError> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
+        loop {
+            self.step().await?;
+            let wake = self.next_wake();
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                question = questions.recv() => if let Some(question) = question {
+                    let _ = question.send(self.report());
+                },
+                notice = self.dataplane.next_event() => self.note(notice),
+                job = async { match &mut self.job { Some(job) => job.await, None => pending().await } } => {
+                    self.job = None;
+                    match job {
+                        Ok(job) => self.absorb(job).await?,
+                        Err(error) => self.complain("planning", error.to_string()),
+                    }
+                }
+                () = self.store.changed() => {}
+                ended = &mut feeding, if !feeding.is_finished() => match ended {
+                    Ok(Err(error)) => return Err(error.into()),
+                    Ok(Ok(())) => {}
+                    Err(error) => self.complain("reading nodes", error.to_string()),
+                },
+                () = tokio::time::sleep_until(wake.into()) => {}
+            }
+            for _ in 0..EVENTS_AT_ONCE {
+                let Some(notice) = self.dataplane.next_event().now_or_never() else { break };
+                self.note(notice);
+            }
+        }
+        tracing::info!("stopping; pods keep their network");
+        Ok(())
+    }
+
+    /// Notes what an event means; [`step`](Self::step) acts on it.
+    fn note(&mut self, notice: Notice) {
+        let now = Instant::now();
+        match notice {
+            Notice::Entries | Notice::Nothing => {}
+            Notice::Links => drop(self.due.links.get_or_insert(now + LINKS_SETTLE)),
+            Notice::Routes => drop(self.due.routes.get_or_insert(now + ROUTES_SETTLE)),
+            Notice::Overrun => {
+                self.due.links = Some(now);
+                self.due.routes = Some(now);
+            }
+        }
+    }
+
+    /// Does everything that is due.
+    async fn step(&mut self) -> Result<(), StartError> {
+        let now = Instant::now();
+        let due = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
+        self.take_nodes()?;
+        if due(&mut self.due.links) {
+            self.look_at_links().await;
+        }
+        if due(&mut self.due.resync) {
+            self.resync().await;
+        }
+        if due(&mut self.due.routes) {
+            self.look_at_reachability().await;
+        }
+        if self.job.is_none() {
+            self.start_job().await;
+        }
+        self.apply().await;
+        if due(&mut self.due.drain) {
+            self.drain_links().await;
+        }
+        self.publish().await;
+        Ok(())
+    }
+
+    fn next_wake(&self) -> Instant {
+        let due = [self.due.links, self.due.routes, self.due.resync, self.due.drain];
+        let later = [self.dataplane.table().next_due(), self.peering.next_due(), self.publisher.next_due()];
+        let retries = self.attached.iter().filter_map(Attached::next_due);
+        let earliest = due.into_iter().chain(later).flatten().chain(retries).min();
+        earliest.unwrap_or_else(|| Instant::now() + RESYNC)
+    }
+
+    /// Reads the kernel and compares everything.
+    async fn resync(&mut self) {
+        match self.dataplane.resync().await {
+            Ok(()) => self.due.resync = Some(Instant::now() + RESYNC),
+            Err(error) => {
+                self.complain("reading the kernel's entries", error.to_string());
+                self.due.resync = Some(Instant::now() + RETRY);
+            }
+        }
+    }
+
+    /// Writes the difference between what is wanted and what is there.
+    async fn apply(&mut self) {
+        let blind = !self.seen_all_nodes || self.attached.iter().any(|a| a.plan.is_none());
+        let unplanned = self.unplanned();
+        match self.dataplane.apply(blind, &unplanned).await {
+            Ok(true) => {}
+            Ok(false) => self.due.resync = Some(Instant::now()),
+            Err(error) => {
+                self.complain("writing to the kernel", error.to_string());
+                self.due.resync = Some(Instant::now() + RETRY);
+            }
+        }
+        if self.timings.first_route_ms.is_none() {
+            let first = self.dataplane.first_route();
+            self.timings.first_route_ms = first.map(|at| at.duration_since(self.started).as_secs_f64() * 1000.0);
+        }
+    }
+
+    /// Removes links of an earlier configuration, once nothing leads through them and peers had time to notice.
+    async fn drain_links(&mut self) {
+        if !self.seen_all_nodes || self.attached.iter().any(|a| a.plan.is_none()) {
+            return;
+        }
+        let now = Instant::now();
+        let wanted = self.attached.iter().flat_map(|a| a.link_names()).collect();
+        for (index, name) in self.dataplane.leftover_links(&wanted) {
+            match self.dataplane.unused_since(index) {
+                Some(since) if now >= since + DRAIN => match self.dataplane.remove_link(index, &name).await {
+                    Ok(()) => tracing::info!(link = name, "removed: nothing leads through it any more"),
+                    Err(error) => self.complain("removing a link of an earlier configuration", error.to_string()),
+                },
+                _ => {}
+            }
+            self.due.drain = Some(now + RETRY);
+        }
+    }
+
+    /// Tells the operator, in the log and in the status.
+    fn complain(&mut self, what: &str, error: String) {
+        if self.errors.back() != Some(&error) {
+            tracing::error!("{what}: {error}");
+            self.errors.push_back(error);
+            if self.errors.len() > REMEMBERED_ERRORS {
+                self.errors.pop_front();
+            }
+        }
+    }
+
+    /// The subnets of peers for which there is no plan yet: what leads there stays.
+    fn unplanned(&self) -> BTreeSet<ipnet::IpNet> {
+        let refused = self.peers.refused().flat_map(|(record, _)| &record.families).flat_map(|f| &f.subnets);
+        refused.copied().chain(self.peering.unplanned_subnets(&self.peers)).chain(self.own.unusable_subnets()).collect()
+    }
+}
+
+/// Whether this process may change interfaces and routes.
+fn may_change_the_network() -> bool {
+    use rustix::thread::{CapabilitySet, capabilities};
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN))
+}

@@ -1,0 +1,273 @@
+//! This node: its uplink, its lease, and what backends are told of it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use twill_model::{ExistingLink, Family, Node, NodeFamily};
+
+use super::attached::{Attached, FEATURES};
+use super::{Daemon, Options, StartError};
+use crate::config::NetConf;
+use crate::dataplane::Dataplane;
+use crate::intent::wanted::Owner;
+use crate::lease::{self, Lease, public_overrides};
+use crate::nodes::{AnnotationKeys, NodeRecord};
+use crate::uplink::{self, Selected, Selectors, UplinkError};
+
+/// What every link's name begins with: flannel's, since they are flannel's links.
+const LINK_PREFIX: &str = "flannel";
+
+/// This node.
+#[derive(Debug)]
+pub(super) struct Own {
+    pub(super) selected: Selected,
+    /// What is wrong with the uplink now; `selected` is the last good one.
+    pub(super) uplink_problem: Option<String>,
+    pub(super) record: Option<Arc<NodeRecord>>,
+    pub(super) lease: Option<Lease>,
+    /// What the lease waits for, or what is wrong with the newest record.
+    pub(super) waiting: Option<String>,
+    /// Links under our prefix when the daemon started.
+    existing_links: Vec<ExistingLink>,
+    /// What the own Node said when the daemon started, by the type of backend.
+    published: Option<(String, BTreeMap<Family, String>)>,
+    /// Subnets of nodes whose newest record is of no use.
+    unusable: HashMap<String, Vec<IpNet>>,
+}
+
+impl Own {
+    /// Chooses the uplink and looks at what is there.
+    pub(super) async fn discover(options: &Options, conf: &NetConf, dataplane: &mut Dataplane, record: Option<&NodeRecord>) -> Result<Self, StartError> {
+        let links = dataplane.survey().await?;
+        let existing_links = links
+            .iter()
+            .filter(|l| l.name.starts_with(LINK_PREFIX))
+            .map(|l| ExistingLink { name: l.name.clone(), mac: l.mac, mtu: l.mtu })
+            .collect();
+        let selectors = effective_selectors(options, record);
+        let selected = discover_uplink(&selectors, conf, dataplane).await?;
+        dataplane.set_uplink(&selected.uplink);
+        Ok(Self {
+            selected,
+            uplink_problem: None,
+            record: None,
+            lease: None,
+            waiting: Some(format!("there is no Node {} yet", options.node_name)),
+            existing_links,
+            published: None,
+            unusable: HashMap::new(),
+        })
+    }
+
+    /// What a backend is told of this node; none while there is no lease.
+    pub(super) fn facts(&self, attached: &Attached, options: &Options) -> Option<Node> {
+        let kind = &attached.config.kind;
+        let published = self.published.as_ref().filter(|(of, _)| of == kind).map(|(_, data)| data);
+        let lease = self.lease.as_ref()?;
+        let family = |leased: &lease::LeaseFamily| {
+            let selected = self.selected.family(leased.family)?;
+            Some(NodeFamily {
+                family: leased.family,
+                network: leased.network,
+                subnet: leased.subnet,
+                local: selected.local,
+                public: selected.external,
+                published: published.and_then(|data| data.get(&leased.family).cloned()),
+            })
+        };
+        Some(Node {
+            name: options.node_name.clone(),
+            config: attached.config.config.clone(),
+            uplink: self.selected.uplink.clone(),
+            families: lease.families.iter().filter_map(family).collect(),
+            link_prefix: LINK_PREFIX.to_owned(),
+            existing_links: self.existing_links.clone(),
+            seed: lease::seed(&options.node_name, kind),
+            features: FEATURES.map(str::to_owned).to_vec(),
+        })
+    }
+
+    /// Takes in the node's newest record. A record that gives no lease leaves the last one.
+    fn update(&mut self, record: Option<Arc<NodeRecord>>, conf: &NetConf, keys: &AnnotationKeys) -> Result<(), String> {
+        let Some(record) = record else { return Ok(()) };
+        if self.published.is_none() {
+            self.published = Some(published(&record, keys));
+        }
+        let result = match lease::own_lease(&record, conf) {
+            Ok(lease) => {
+                self.lease = Some(lease);
+                self.waiting = None;
+                Ok(())
+            }
+            Err(problem) => {
+                self.waiting = Some(problem.to_string());
+                if problem.is_normal() { Ok(()) } else { Err(problem.to_string()) }
+            }
+        };
+        self.record = Some(record);
+        result
+    }
+
+    /// Forgets a node's useless record.
+    pub(super) fn forget_unusable(&mut self, name: &str) {
+        self.unusable.remove(name);
+    }
+
+    /// Subnets of nodes whose newest record is of no use.
+    pub(super) fn unusable_subnets(&self) -> impl Iterator<Item = IpNet> {
+        self.unusable.values().flatten().copied()
+    }
+}
+
+impl Daemon {
+    /// Takes in every node that changed.
+    pub(super) fn take_nodes(&mut self) -> Result<(), StartError> {
+        if !self.store.is_synced() {
+            return Ok(());
+        }
+        let problems = self.store.problems();
+        self.seen_all_nodes |= problems.is_empty();
+        for problem in problems.into_values() {
+            self.complain("nodes", problem);
+        }
+        let dirty = self.store.take_dirty();
+        if dirty.contains(&self.options.node_name) {
+            self.take_own_node()?;
+        }
+        let mut records = Vec::new();
+        let mut freed = false;
+        for name in dirty.iter().filter(|name| **name != self.options.node_name) {
+            match self.store.get(name) {
+                Some(record) => records.push(record),
+                None => freed |= self.forget_peer(name),
+            }
+        }
+        // At the start all nodes come at once; whoever is older has the better right to a subnet.
+        records.sort_by(|a, b| (a.created.is_none(), &a.created, &a.name).cmp(&(b.created.is_none(), &b.created, &b.name)));
+        for record in records {
+            freed |= self.take_peer(&record);
+        }
+        if freed {
+            for record in self.peers.retry() {
+                self.admit(record);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_own_node(&mut self) -> Result<(), StartError> {
+        let record = self.store.get(&self.options.node_name);
+        let first = self.own.lease.is_none();
+        let (before, selectors) = (self.own.lease.clone(), effective_selectors(&self.options, self.own.record.as_deref()));
+        if let Err(problem) = self.own.update(record, &self.conf, &self.options.keys) {
+            if first {
+                return Err(StartError::Own(problem));
+            }
+            self.complain("this node's lease", problem);
+        }
+        if self.own.lease != before {
+            self.claim_own();
+        }
+        if selectors != effective_selectors(&self.options, self.own.record.as_deref()) {
+            self.due.links = Some(std::time::Instant::now());
+        }
+        self.publisher.record_changed();
+        Ok(())
+    }
+
+    /// Tells the peers' registry what is this node's own, and looks at all peers again.
+    fn claim_own(&mut self) {
+        let subnets = self.own.lease.iter().flat_map(|l| &l.families).map(|f| f.subnet).collect();
+        let addresses: Vec<IpAddr> = self.own.selected.families.iter().flat_map(|f| [f.local, f.external]).collect();
+        self.peers.set_own(subnets, addresses);
+        for record in self.peers.retry() {
+            self.admit(record);
+        }
+    }
+
+    /// Looks at links and addresses again: the uplink may be another one, links of ours may be gone or changed.
+    pub(super) async fn look_at_links(&mut self) {
+        let now = std::time::Instant::now();
+        if let Err(error) = self.dataplane.survey().await {
+            self.complain("reading the kernel's links", error.to_string());
+            self.due.links = Some(now + super::RETRY);
+            return;
+        }
+        let selectors = effective_selectors(&self.options, self.own.record.as_deref());
+        match discover_uplink(&selectors, &self.conf, &mut self.dataplane).await {
+            Ok(selected) => {
+                self.own.uplink_problem = None;
+                if selected != self.own.selected {
+                    tracing::info!(uplink = selected.uplink.name, mtu = selected.uplink.mtu, "the uplink changed");
+                    self.dataplane.set_uplink(&selected.uplink);
+                    self.own.selected = selected;
+                    self.claim_own();
+                }
+            }
+            Err(error) => {
+                self.own.uplink_problem = Some(error.to_string());
+                self.complain("choosing the uplink", error.to_string());
+            }
+        }
+        self.ensure_links().await;
+        self.due.resync = Some(now);
+        self.due.routes = Some(now + super::ROUTES_SETTLE);
+    }
+
+    /// Brings all links into the state that their plans describe, and the plans' entries onto them.
+    pub(super) async fn ensure_links(&mut self) {
+        let before = self.dataplane.interfaces().clone();
+        for index in 0..self.attached.len() {
+            let attached = &self.attached[index];
+            let Some(plan) = attached.plan.clone() else { continue };
+            let kind = attached.config.kind.clone();
+            if let Err(error) = self.dataplane.ensure(&kind, &plan.links, &self.own.selected.uplink).await {
+                self.complain("links", format!("backend {kind}: {error}"));
+                self.due.links = Some(std::time::Instant::now() + super::RETRY);
+            }
+        }
+        if *self.dataplane.interfaces() != before {
+            let owners: Vec<Owner> = self.peering.wanted.owners().cloned().collect();
+            for owner in owners {
+                let entries = self.peering.wanted.entries(&owner, self.dataplane.interfaces());
+                self.dataplane.want(&owner, entries);
+            }
+        }
+        self.due.drain = Some(std::time::Instant::now());
+    }
+
+    /// Notes or forgets that a node's newest record is of no use.
+    pub(super) fn set_unusable(&mut self, record: &NodeRecord, is_unusable: bool) {
+        if is_unusable {
+            let subnets = record.pod_cidrs.iter().filter_map(|cidr| cidr.parse().ok()).collect();
+            self.own.unusable.insert(record.name.clone(), subnets);
+        } else {
+            self.own.unusable.remove(&record.name);
+        }
+    }
+}
+
+async fn discover_uplink(selectors: &Selectors, conf: &NetConf, dataplane: &mut Dataplane) -> Result<Selected, UplinkError> {
+    let families: Vec<Family> = conf.families().collect();
+    let (links, tables) = dataplane.reader();
+    uplink::discover(selectors, &families, links, tables).await
+}
+
+/// The flags, and the annotations that a person can set instead of `--public-ip` (flannel: they come before the flags).
+fn effective_selectors(options: &Options, record: Option<&NodeRecord>) -> Selectors {
+    let mut selectors = options.selectors.clone();
+    let overrides = record.map_or(Ok(Vec::new()), |record| public_overrides(&options.keys, record));
+    for address in overrides.unwrap_or_default() {
+        selectors.public.retain(|a| Family::of(a) != Family::of(&address));
+        selectors.public.push(address);
+    }
+    selectors
+}
+
+fn published(record: &NodeRecord, keys: &AnnotationKeys) -> (String, BTreeMap<Family, String>) {
+    let get = |key: String| record.annotations.get(&key).cloned();
+    let data = Family::ALL.into_iter().filter_map(|family| Some((family, get(keys.backend_data(family))?))).collect();
+    (get(keys.backend_type()).unwrap_or_default(), data)
+}

@@ -1,0 +1,439 @@
+//! From nodes to plans: which peers have to be asked about, and what came of it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use twill_model::{Family, Intent, Link, Mac, Node, NodePlan, Peer, PeerFamily};
+
+use super::status::PeerState;
+use super::{Daemon, StartError};
+use crate::backend::planning::{NodeError, Outcome, Planner, plan_node, plan_peers};
+use crate::dataplane::Tenant;
+use crate::intent::policy::Holder;
+use crate::intent::wanted::{Owner, Plan, Wanted};
+use crate::nodes::{NodeRecord, PeerRecord, peer_of};
+use crate::peers::{Admission, Peers};
+
+/// The first pause after a backend broke down over a peer; each further one doubles.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// Peers in one job; between two jobs, newer facts are taken in.
+const PEERS_A_JOB: usize = 4096;
+
+/// Something that a task of its own did, while the loop went on looking after the kernel.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Asked a backend for the node's plan.
+    Node { index: usize, facts: Arc<Node>, result: Result<NodePlan, NodeError> },
+    /// Asked the backends for peers.
+    Peers { generation: u64, outcomes: Vec<(Peer, Outcome)> },
+}
+
+/// What is known of one peer.
+#[derive(Debug, Default)]
+struct Slot {
+    /// Which of its families are on-link; empty until the kernel was asked.
+    on_link: BTreeMap<Family, bool>,
+    /// The facts that were asked about last, and with which plans for the node.
+    asked: Option<(u64, Peer)>,
+    /// How it ended, if not with a plan.
+    trouble: Option<(PeerState, String)>,
+    /// Families that have no plan at all, so that what is there for them stays.
+    unplanned: Vec<Family>,
+    again: Option<Instant>,
+    failures: u32,
+}
+
+/// All that is known of peers.
+#[derive(Debug, Default)]
+pub(super) struct Peering {
+    pub(super) wanted: Wanted,
+    slots: HashMap<String, Slot>,
+    dirty: BTreeSet<String>,
+    /// Peers with a family that has no plan.
+    unplanned: BTreeSet<String>,
+    /// Changes with every accepted plan for the node: then every peer is asked about again.
+    generation: u64,
+    pub(super) violations: u64,
+    /// Every peer was asked about once.
+    pub(super) settled: bool,
+}
+
+impl Peering {
+    /// When a peer that a backend broke down over is due again.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.slots.values().filter_map(|slot| slot.again).min()
+    }
+
+    /// Whether somebody has to be asked about.
+    pub(super) fn has_work(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// How a peer stands, if not well.
+    pub(super) fn trouble(&self, name: &str) -> Option<&(PeerState, String)> {
+        self.slots.get(name)?.trouble.as_ref()
+    }
+
+    /// Whether a peer waits to be asked about.
+    pub(super) fn is_dirty(&self, name: &str) -> bool {
+        self.dirty.contains(name)
+    }
+
+    /// Subnets of peers, or of families of theirs, without any plan.
+    pub(super) fn unplanned_subnets<'a>(&'a self, peers: &'a Peers) -> impl Iterator<Item = IpNet> + 'a {
+        self.unplanned.iter().flat_map(move |name| {
+            let families = peers.get(name).map(|record| record.families.as_slice()).unwrap_or_default();
+            let slot = self.slots.get(name);
+            let without = move |family: &Family| slot.is_some_and(|slot| slot.unplanned.contains(family));
+            families.iter().filter(move |f| without(&f.family)).flat_map(|f| f.subnets.iter().copied())
+        })
+    }
+
+    fn set_unplanned(&mut self, name: &str, families: Vec<Family>) {
+        if families.is_empty() {
+            self.unplanned.remove(name);
+        } else {
+            self.unplanned.insert(name.to_owned());
+        }
+        self.slots.entry(name.to_owned()).or_default().unplanned = families;
+    }
+
+    fn forget(&mut self, name: &str) {
+        self.wanted.remove(&Owner::Peer(name.to_owned()));
+        self.slots.remove(name);
+        self.dirty.remove(name);
+        self.unplanned.remove(name);
+    }
+}
+
+impl Daemon {
+    /// Takes in a node's newest record. Returns whether subnets became free.
+    pub(super) fn take_peer(&mut self, record: &NodeRecord) -> bool {
+        match peer_of(record, &self.conf.networks, &self.options.keys) {
+            Ok(Some(peer)) => {
+                self.set_unusable(record, false);
+                self.admit(peer)
+            }
+            Ok(None) => self.forget_peer(&record.name),
+            Err(problem) => {
+                self.set_unusable(record, true);
+                self.complain("nodes", problem.to_string());
+                false
+            }
+        }
+    }
+
+    /// Takes in a peer. Returns whether subnets became free.
+    pub(super) fn admit(&mut self, record: PeerRecord) -> bool {
+        let name = record.name.clone();
+        for problem in &record.problems {
+            self.complain("nodes", format!("node {name}: {problem}"));
+        }
+        let before = self.peers.get(&name).cloned();
+        let families: Vec<Family> = record.families.iter().map(|f| f.family).collect();
+        match self.peers.update(record) {
+            Admission::Unchanged => false,
+            Admission::Admitted => {
+                if !self.peering.slots.contains_key(&name) {
+                    self.peering.set_unplanned(&name, families);
+                }
+                if let Some(slot) = self.peering.slots.get_mut(&name) {
+                    slot.on_link.clear();
+                    slot.again = None;
+                    slot.failures = 0;
+                }
+                self.peering.dirty.insert(name);
+                before.is_some()
+            }
+            Admission::Refused(reason) => {
+                self.complain("nodes", format!("node {name} is not taken as a peer: {reason}"));
+                false
+            }
+        }
+    }
+
+    /// Forgets a node: what leads to it goes. Returns whether subnets became free.
+    pub(super) fn forget_peer(&mut self, name: &str) -> bool {
+        self.own.forget_unusable(name);
+        let was_peer = self.peers.remove(name);
+        self.peering.forget(name);
+        self.dataplane.want(&Owner::Peer(name.to_owned()), Vec::new());
+        was_peer
+    }
+
+    /// Asks the kernel again which peers are on-link.
+    pub(super) async fn look_at_reachability(&mut self) {
+        let names: Vec<String> = self.peers.iter().map(|record| record.name.clone()).collect();
+        for name in self.ask_on_link(names).await {
+            self.peering.dirty.insert(name);
+        }
+    }
+
+    /// Asks about these peers; returns those for which the answer changed.
+    async fn ask_on_link(&mut self, names: Vec<String>) -> Vec<String> {
+        let places: Vec<(String, Family, IpAddr)> = names
+            .iter()
+            .filter_map(|name| self.peers.get(name))
+            .flat_map(|record| record.families.iter().map(|f| (record.name.clone(), f.family, f.public)))
+            .collect();
+        if places.is_empty() {
+            return Vec::new();
+        }
+        let addresses = places.iter().map(|(_, _, address)| *address).collect();
+        let answers = match self.dataplane.on_link(addresses).await {
+            Ok(answers) => answers,
+            Err(error) => {
+                self.complain("asking the kernel which peers are on-link", error.to_string());
+                self.due.routes = Some(Instant::now() + super::RETRY);
+                return Vec::new();
+            }
+        };
+        let mut changed = Vec::new();
+        for ((name, family, _), answer) in places.into_iter().zip(answers) {
+            let slot = self.peering.slots.entry(name.clone()).or_default();
+            if slot.on_link.insert(family, answer) != Some(answer) {
+                changed.push(name);
+            }
+        }
+        changed
+    }
+
+    /// Starts what has to be asked of a component, if anything has.
+    pub(super) async fn start_job(&mut self) {
+        for index in 0..self.attached.len() {
+            let attached = &self.attached[index];
+            let Some(facts) = self.own.facts(attached, &self.options) else { return };
+            if attached.wants_plan(&facts) {
+                return self.start_node_job(index, Arc::new(facts)).await;
+            }
+        }
+        let planners: Vec<Planner> = self.attached.iter().filter_map(|a| a.planner()).collect();
+        if planners.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let due = self.peering.slots.iter_mut().filter(|(_, slot)| slot.again.is_some_and(|at| at <= now));
+        let due: Vec<String> = due.map(|(name, slot)| (name.clone(), slot.again.take(), slot.asked.take()).0).collect();
+        self.peering.dirty.extend(due);
+        let peers = self.next_peers().await;
+        if peers.is_empty() {
+            self.peering.settled |= self.peering.dirty.is_empty() && self.store.is_synced();
+            return;
+        }
+        let (sandbox, generation) = (self.sandbox.clone(), self.peering.generation);
+        self.job = Some(tokio::spawn(async move {
+            Job::Peers { generation, outcomes: plan_peers(&sandbox, &planners, peers).await }
+        }));
+    }
+
+    async fn start_node_job(&mut self, index: usize, facts: Arc<Node>) {
+        let tenants: HashMap<String, Tenant> = match self.dataplane.survey().await {
+            Ok(links) => links.iter().map(|link| (link.name.clone(), Tenant::of(link))).collect(),
+            Err(error) => {
+                self.attached[index].fail(facts, error.to_string(), false);
+                return self.complain("reading the kernel's links", error.to_string());
+            }
+        };
+        let (sandbox, loaded) = (self.sandbox.clone(), self.attached[index].loaded.clone());
+        let kind = self.attached[index].config.kind.clone();
+        self.job = Some(tokio::spawn(async move {
+            let holder = |link: &Link| tenants.get(&link.name).map_or(Holder::Free, |tenant| tenant.holder(&link.kind));
+            let result = plan_node(&sandbox, &kind, &loaded, &facts, holder).await;
+            Job::Node { index, facts, result }
+        }));
+    }
+
+    /// The facts of peers that have to be asked about now.
+    async fn next_peers(&mut self) -> Vec<Peer> {
+        let names: Vec<String> = self.peering.dirty.iter().take(PEERS_A_JOB).cloned().collect();
+        let unknown = |name: &&String| self.peering.slots.get(*name).is_none_or(|slot| slot.on_link.is_empty());
+        let unknown: Vec<String> = names.iter().filter(unknown).cloned().collect();
+        self.ask_on_link(unknown).await;
+        let mut peers = Vec::new();
+        for name in names {
+            self.peering.dirty.remove(&name);
+            let Some(record) = self.peers.get(&name) else { continue };
+            let slot = self.peering.slots.entry(name).or_default();
+            let peer = facts(record, &slot.on_link);
+            if slot.asked.as_ref() != Some(&(self.peering.generation, peer.clone())) {
+                peers.push(peer);
+            }
+        }
+        peers
+    }
+
+    /// Takes in what a job did.
+    pub(super) async fn absorb(&mut self, job: Job) -> Result<(), StartError> {
+        match job {
+            Job::Node { index, facts, result: Ok(plan) } => self.absorb_node_plan(index, facts, plan).await,
+            Job::Node { index, facts, result: Err(error) } => {
+                if error.is_final() && self.attached.iter().all(|a| a.plan.is_none()) && self.attached.len() == 1 {
+                    return Err(StartError::Own(error.to_string()));
+                }
+                self.peering.violations += u64::from(matches!(error, NodeError::Refused { .. }));
+                self.attached[index].fail(facts, error.to_string(), error.is_final());
+                self.complain("planning this node", error.to_string());
+            }
+            Job::Peers { generation, outcomes } => {
+                for (peer, outcome) in outcomes {
+                    self.absorb_outcome(generation, peer, outcome);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn absorb_node_plan(&mut self, index: usize, facts: Arc<Node>, plan: NodePlan) {
+        let owner = Owner::Node(self.attached[index].config.kind.clone());
+        let intents = Plan { backend: self.attached[index].config.kind.clone(), intents: plan.intents.clone() };
+        self.attached[index].accept(facts, plan);
+        self.ensure_links().await;
+        if self.peering.wanted.accept(&owner, intents, &HashSet::new()).is_ok() {
+            let entries = self.peering.wanted.entries(&owner, self.dataplane.interfaces());
+            self.dataplane.want(&owner, entries);
+        }
+        self.peering.generation += 1;
+        self.peering.dirty.extend(self.peers.iter().map(|record| record.name.clone()));
+        self.resync().await;
+    }
+
+    fn absorb_outcome(&mut self, generation: u64, peer: Peer, outcome: Outcome) {
+        let Some(record) = self.peers.get(&peer.name) else { return };
+        let slot = self.peering.slots.entry(peer.name.clone()).or_default();
+        if facts(record, &slot.on_link) != peer {
+            // The peer moved on while it was asked about; it is dirty, and the answer is for another one.
+            return;
+        }
+        let name = peer.name.clone();
+        slot.asked = Some((generation, peer));
+        match outcome {
+            Outcome::Planned { backend, intents } => self.accept_plan(&name, backend, intents, Vec::new(), None),
+            Outcome::Partial { backend, mut intents, missing, why } => {
+                let last = self.peering.wanted.plan(&Owner::Peer(name.clone()));
+                let kept: Vec<Intent> = last.iter().flat_map(|plan| of_families(&plan.intents, &missing)).collect();
+                intents.extend(kept);
+                let trouble = trouble(*why);
+                self.accept_plan(&name, backend, intents, missing, trouble);
+            }
+            other => {
+                let failed = matches!(other, Outcome::Failed(_));
+                self.peering.violations += u64::from(matches!(other, Outcome::Rejected(_)));
+                let slot = self.peering.slots.entry(name.clone()).or_default();
+                slot.trouble = trouble(other);
+                if failed {
+                    let pause = FIRST_PAUSE.saturating_mul(1 << slot.failures.min(16)).min(LONGEST_PAUSE);
+                    slot.failures += 1;
+                    slot.again = Some(Instant::now() + pause);
+                }
+                if let Some((state, message)) = slot.trouble.clone() {
+                    self.tell_trouble(&name, state, &message);
+                }
+            }
+        }
+    }
+
+    fn accept_plan(
+        &mut self,
+        name: &str,
+        backend: String,
+        intents: Vec<Intent>,
+        missing: Vec<Family>,
+        trouble: Option<(PeerState, String)>,
+    ) {
+        let owner = Owner::Peer(name.to_owned());
+        let own: HashSet<Mac> = self.attached.iter().flat_map(|a| a.macs()).collect();
+        let mut trouble = trouble;
+        match self.peering.wanted.accept(&owner, Plan { backend, intents }, &own) {
+            Ok(()) => {
+                let entries = self.peering.wanted.entries(&owner, self.dataplane.interfaces());
+                self.dataplane.want(&owner, entries);
+                self.peering.set_unplanned(name, missing);
+            }
+            Err(violation) => {
+                self.peering.violations += 1;
+                trouble = Some((PeerState::Rejected, violation.to_string()));
+            }
+        }
+        if let Some((state, message)) = &trouble {
+            self.tell_trouble(name, *state, message);
+        }
+        let slot = self.peering.slots.entry(name.to_owned()).or_default();
+        slot.trouble = trouble;
+        slot.failures = 0;
+    }
+
+    fn tell_trouble(&mut self, name: &str, state: PeerState, message: &str) {
+        match state {
+            PeerState::Incomplete | PeerState::Unreachable => tracing::warn!(peer = name, "{message}"),
+            _ => self.complain("planning a peer", format!("peer {name}: {message}")),
+        }
+    }
+}
+
+fn facts(record: &PeerRecord, on_link: &BTreeMap<Family, bool>) -> Peer {
+    let family = |f: &crate::nodes::PeerRecordFamily| PeerFamily {
+        family: f.family,
+        subnets: f.subnets.clone(),
+        public: f.public,
+        published: f.published.clone(),
+        on_link: on_link.get(&f.family).copied().unwrap_or(false),
+    };
+    Peer {
+        name: record.name.clone(),
+        backend: record.backend_type.clone(),
+        families: record.families.iter().map(family).collect(),
+    }
+}
+
+fn trouble(outcome: Outcome) -> Option<(PeerState, String)> {
+    match outcome {
+        Outcome::Planned { .. } | Outcome::Partial { .. } => None,
+        Outcome::Unreachable(reason) => Some((PeerState::Unreachable, reason)),
+        Outcome::Incomplete(reason) => Some((PeerState::Incomplete, reason)),
+        Outcome::Invalid(reason) => Some((PeerState::Invalid, reason)),
+        Outcome::Rejected(reason) => Some((PeerState::Rejected, reason)),
+        Outcome::Failed(reason) => Some((PeerState::Failed, reason)),
+    }
+}
+
+/// The intents that serve some families: routes and neighbours by their addresses, FDB entries by the neighbour that
+/// they belong to, or else by where they lead.
+fn of_families(intents: &[Intent], families: &[Family]) -> Vec<Intent> {
+    let neighbor_of = |station: &Mac, on: &str| {
+        intents.iter().find_map(|intent| match intent {
+            Intent::Neighbor { link, address, mac } if mac == station && link == on => Some(Family::of(address)),
+            _ => None,
+        })
+    };
+    let family = |intent: &Intent| match intent {
+        Intent::Route(route) => Some(Family::of_net(&route.destination)),
+        Intent::Neighbor { address, .. } => Some(Family::of(address)),
+        Intent::Forwarding { link, mac, remote } => Some(neighbor_of(mac, link).unwrap_or_else(|| Family::of(remote))),
+        Intent::Unsupported(_) => None,
+    };
+    intents.iter().filter(|intent| family(intent).is_some_and(|f| families.contains(&f))).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intents_of_one_family() {
+        let link = "flannel-v6.1".to_owned();
+        let mac = Mac([2, 0, 0, 0, 0, 6]);
+        let six = vec![
+            Intent::Neighbor { link: link.clone(), address: "fd00::1".parse().unwrap(), mac },
+            Intent::Forwarding { link, mac, remote: "192.0.2.1".parse().unwrap() },
+        ];
+        let four = Intent::Neighbor { link: "flannel.1".into(), address: "10.244.1.0".parse().unwrap(), mac: Mac([2; 6]) };
+        let all: Vec<Intent> = six.iter().cloned().chain([four.clone()]).collect();
+        assert_eq!(of_families(&all, &[Family::V6]), six);
+        assert_eq!(of_families(&all, &[Family::V4]), [four]);
+    }
+}

@@ -1,0 +1,108 @@
+//! What the daemon tells the world: the own Node's annotations and condition, and subnet.env.
+//!
+//! It speaks only once what it says is true: links are up, and every peer was looked at once. A pod that starts because
+//! of subnet.env finds a network.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Daemon, Options, RETRY};
+use crate::lease::{SubnetEnv, own_annotations};
+use crate::nodes::{Condition, OwnPatch, Source};
+
+/// Writes what was not written yet.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    source: Arc<Source>,
+    node: String,
+    subnet_file: PathBuf,
+    set_condition: bool,
+    /// The last patch that is in the own Node, unless the Node changed since.
+    patched: Option<OwnPatch>,
+    /// The last content of subnet.env.
+    written: Option<SubnetEnv>,
+    again: Option<Instant>,
+}
+
+impl Publisher {
+    pub(super) fn new(source: Arc<Source>, options: &Options) -> Self {
+        Self {
+            source,
+            node: options.node_name.clone(),
+            subnet_file: options.subnet_file.clone(),
+            set_condition: options.set_condition,
+            patched: None,
+            written: None,
+            again: None,
+        }
+    }
+
+    /// The own Node changed: what was written there may be gone.
+    pub(super) fn record_changed(&mut self) {
+        self.patched = None;
+    }
+
+    /// When something that could not be written is due again.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.again
+    }
+
+    /// Whether everything is told.
+    pub(super) fn is_done(&self) -> bool {
+        self.patched.is_some() && self.written.is_some()
+    }
+
+    async fn patch(&mut self, patch: OwnPatch) -> Result<(), String> {
+        if self.patched.as_ref() == Some(&patch) {
+            return Ok(());
+        }
+        let changed = self.source.write_own(&self.node, &patch).await.map_err(|error| error.to_string())?;
+        if changed {
+            tracing::info!(node = self.node, "annotations and condition of this node are up to date");
+        }
+        self.patched = Some(patch);
+        Ok(())
+    }
+
+    fn write(&mut self, env: SubnetEnv) -> Result<(), String> {
+        if self.written.as_ref() == Some(&env) {
+            return Ok(());
+        }
+        if env.write(&self.subnet_file).map_err(|error| error.to_string())? {
+            tracing::info!(file = %self.subnet_file.display(), "pods can start");
+        }
+        self.written = Some(env);
+        Ok(())
+    }
+}
+
+impl Daemon {
+    /// Publishes what is true and not published yet.
+    pub(super) async fn publish(&mut self) {
+        if self.publisher.again.is_some_and(|at| at > Instant::now()) || !self.peering.settled {
+            return;
+        }
+        self.publisher.again = None;
+        let (Some(lease), Some(record), Some(first)) = (&self.own.lease, &self.own.record, self.attached.first()) else { return };
+        let Some(plan) = first.plan.as_ref().filter(|_| first.error.is_none()) else { return };
+        let pod_mtu = self.attached.iter().filter_map(|a| a.plan.as_ref()).map(|plan| plan.pod_mtu).min().unwrap_or(plan.pod_mtu);
+        let annotations = own_annotations(&self.options.keys, lease, &self.own.selected, &first.config.kind, &plan.publish, record);
+        let env = SubnetEnv::new(lease, pod_mtu, false);
+        let set_condition = self.publisher.set_condition;
+        let patched = match annotations {
+            Ok(annotations) => {
+                let condition = set_condition.then(Condition::network_is_up);
+                self.publisher.patch(OwnPatch { annotations, condition }).await
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        let written = self.publisher.write(env);
+        for result in [patched, written] {
+            if let Err(error) = result {
+                self.publisher.again = Some(Instant::now() + RETRY);
+                self.complain("publishing", error);
+            }
+        }
+    }
+}

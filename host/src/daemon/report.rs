@@ -1,0 +1,123 @@
+//! The status document, made of what the daemon knows.
+
+use super::Daemon;
+use super::attached::Attached;
+use super::status::{BackendStatus, Counters, FamilyStatus, PeerState, PeerStatus, Status, UplinkStatus};
+use crate::intent::wanted::Owner;
+
+impl Daemon {
+    /// Everything an operator may want to know now.
+    pub(super) fn report(&self) -> Status {
+        let reason = self.not_ready();
+        let uplink = &self.own.selected.uplink;
+        let families = self.own.lease.iter().flat_map(|lease| &lease.families).filter_map(|leased| {
+            let selected = self.own.selected.family(leased.family)?;
+            Some(FamilyStatus {
+                family: leased.family,
+                network: leased.network,
+                subnet: leased.subnet,
+                local: selected.local,
+                public: selected.external,
+            })
+        });
+        let mut peers: Vec<PeerStatus> = self.peers.iter().map(|record| self.peer(&record.name)).collect();
+        let refused = self.peers.refused().filter(|(record, _)| self.peers.get(&record.name).is_none());
+        peers.extend(refused.map(|(record, reason)| PeerStatus {
+            name: record.name.clone(),
+            backend: None,
+            state: PeerState::Invalid,
+            wanted: 0,
+            present: 0,
+            message: Some(reason.to_owned()),
+        }));
+        peers.sort_by(|a, b| a.name.cmp(&b.name));
+        Status {
+            node: self.options.node_name.clone(),
+            ready: reason.is_none(),
+            reason,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uplink: UplinkStatus { name: uplink.name.clone(), index: uplink.index, mtu: uplink.mtu },
+            families: families.collect(),
+            backends: self.attached.iter().map(backend).collect(),
+            peers,
+            errors: self.errors.iter().cloned().collect(),
+            counters: self.counters(),
+            timings: self.timings,
+        }
+    }
+
+    /// What the node's network waits for.
+    fn not_ready(&self) -> Option<String> {
+        if !self.store.is_synced() {
+            return Some("reading the nodes".to_owned());
+        }
+        if self.own.lease.is_none() {
+            return self.own.waiting.clone();
+        }
+        if let Some(error) = self.attached.iter().find_map(|a| a.error.clone()) {
+            return Some(error);
+        }
+        if let Some(problem) = self.own.waiting.as_ref().or(self.own.uplink_problem.as_ref()) {
+            return Some(problem.clone());
+        }
+        if !self.peering.settled || self.attached.iter().any(|a| a.plan.is_none()) {
+            return Some("planning".to_owned());
+        }
+        (!self.publisher.is_done()).then(|| "publishing".to_owned())
+    }
+
+    fn peer(&self, name: &str) -> PeerStatus {
+        let owner = Owner::Peer(name.to_owned());
+        let table = self.dataplane.table();
+        let presence = table.presence(&owner);
+        let refused = self.peers.refused().find(|(record, _)| record.name == name);
+        let (state, message) = if let Some((_, reason)) = refused {
+            (PeerState::Invalid, Some(reason.to_owned()))
+        } else if let Some((state, message)) = self.peering.trouble(name) {
+            (*state, Some(message.clone()))
+        } else if let Some(error) = table.error(&owner) {
+            (PeerState::Failed, Some(error.to_owned()))
+        } else if presence.present < presence.wanted || self.peering.is_dirty(name) || self.peering.wanted.plan(&owner).is_none() {
+            (PeerState::Pending, None)
+        } else {
+            (PeerState::Applied, None)
+        };
+        PeerStatus {
+            name: name.to_owned(),
+            backend: self.peering.wanted.plan(&owner).map(|plan| plan.backend.clone()),
+            state,
+            wanted: presence.wanted,
+            present: presence.present,
+            message,
+        }
+    }
+
+    fn counters(&self) -> Counters {
+        let (cost, guest) = (self.dataplane.cost(), self.sandbox.counters());
+        Counters {
+            guest_calls: guest.calls,
+            guest_peers: guest.peers,
+            guest_traps: guest.traps,
+            netlink_messages: cost.messages,
+            netlink_sends: cost.sends,
+            repairs: cost.repairs,
+            policy_violations: self.peering.violations,
+            dumps: cost.dumps,
+            lookups: cost.lookups,
+        }
+    }
+}
+
+fn backend(attached: &Attached) -> BackendStatus {
+    let loaded = &attached.loaded;
+    BackendStatus {
+        kind: attached.config.kind.clone(),
+        name: loaded.descriptor.name.clone(),
+        version: loaded.descriptor.version.clone(),
+        digest: format!("sha256:{}", loaded.digest),
+        origin: loaded.origin.to_string(),
+        links: attached.plan.iter().flat_map(|plan| &plan.links).map(|link| link.name.clone()).collect(),
+        pod_mtu: attached.plan.as_ref().map(|plan| plan.pod_mtu),
+        error: attached.error.clone(),
+    }
+}

@@ -1,0 +1,217 @@
+//! What the daemon tells of itself: one JSON document over a socket in the run directory, made when somebody asks.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixListener;
+use tokio::sync::{mpsc, oneshot};
+use twill_model::Family;
+
+/// Name of the socket inside the run directory.
+pub const SOCKET: &str = "twill.sock";
+/// Errors that are remembered; older ones are in the log.
+pub const REMEMBERED_ERRORS: usize = 20;
+
+/// The whole document.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// This node's name.
+    pub node: String,
+    /// Whether every peer was looked at and the node's network works.
+    pub ready: bool,
+    /// What it is waiting for, if it is not ready.
+    pub reason: Option<String>,
+    /// The daemon's version.
+    pub version: String,
+    /// The interface towards the peers.
+    pub uplink: UplinkStatus,
+    /// The node's part of the network. Empty while it has none.
+    pub families: Vec<FamilyStatus>,
+    /// The attached backends, most preferred first.
+    pub backends: Vec<BackendStatus>,
+    /// All other nodes that take part, by name.
+    pub peers: Vec<PeerStatus>,
+    /// The last errors, newest last.
+    pub errors: Vec<String>,
+    /// What it cost so far.
+    pub counters: Counters,
+    /// How long things took.
+    pub timings: Timings,
+}
+
+/// The interface towards the peers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UplinkStatus {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// Its MTU.
+    pub mtu: u32,
+}
+
+/// The node in one address family.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FamilyStatus {
+    /// Which one.
+    pub family: Family,
+    /// The cluster's network.
+    pub network: IpNet,
+    /// The node's part of it.
+    pub subnet: IpNet,
+    /// The uplink's address.
+    pub local: IpAddr,
+    /// The address peers send to.
+    pub public: IpAddr,
+}
+
+/// An attached backend.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BackendStatus {
+    /// Its type in the configuration.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What it calls itself.
+    pub name: String,
+    /// Its own version.
+    pub version: String,
+    /// The component's, as `sha256:…`.
+    pub digest: String,
+    /// `built-in`, or the file it came from.
+    pub origin: String,
+    /// Its links.
+    pub links: Vec<String>,
+    /// The MTU it gives to pods.
+    pub pod_mtu: Option<u32>,
+    /// Why it has no plan for this node.
+    pub error: Option<String>,
+}
+
+/// How things stand with a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PeerState {
+    /// Everything planned is in the kernel.
+    Applied,
+    /// Something is still on its way.
+    Pending,
+    /// No attached backend can reach it.
+    Unreachable,
+    /// It has not published enough yet.
+    Incomplete,
+    /// What it published makes no sense, or it claims what it may not have.
+    Invalid,
+    /// The backend's plan broke a rule.
+    Rejected,
+    /// The backend broke down, or the kernel refused.
+    Failed,
+}
+
+/// A peer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// The node's name.
+    pub name: String,
+    /// The type of the backend that carries its packets.
+    pub backend: Option<String>,
+    /// How things stand.
+    pub state: PeerState,
+    /// Entries wanted in the kernel.
+    pub wanted: usize,
+    /// Of these, there.
+    pub present: usize,
+    /// What an operator should know.
+    pub message: Option<String>,
+}
+
+/// What it cost so far, since the daemon started.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Counters {
+    /// Calls of a component's functions.
+    pub guest_calls: u64,
+    /// Peers that were passed in these calls.
+    pub guest_peers: u64,
+    /// Calls that ended in a trap.
+    pub guest_traps: u64,
+    /// Messages that changed an entry.
+    pub netlink_messages: u64,
+    /// System calls that carried them.
+    pub netlink_sends: u64,
+    /// Entries that somebody else removed or changed, and that were put back.
+    pub repairs: u64,
+    /// Plans that broke the policy.
+    pub policy_violations: u64,
+    /// Complete readings of the kernel.
+    pub dumps: u64,
+    /// Questions to the kernel whether an address is on-link.
+    pub lookups: u64,
+}
+
+/// How long things took, in milliseconds.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Timings {
+    /// From the start of the process to the first route in the kernel.
+    pub first_route_ms: Option<f64>,
+    /// Loading the components, compiling included.
+    pub component_load_ms: f64,
+}
+
+/// Somebody who waits for the document.
+pub type Question = oneshot::Sender<Status>;
+
+/// The open socket; the file goes when this is dropped.
+#[derive(Debug)]
+pub struct StatusSocket {
+    path: PathBuf,
+}
+
+impl StatusSocket {
+    /// Opens the socket and passes on who asks.
+    ///
+    /// # Errors
+    /// When another daemon answers there, or the socket cannot be made.
+    pub fn open(run_dir: &Path) -> io::Result<(Self, mpsc::Receiver<Question>)> {
+        fs::create_dir_all(run_dir)?;
+        let path = run_dir.join(SOCKET);
+        if std::os::unix::net::UnixStream::connect(&path).is_ok() {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another twill answers there"));
+        }
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        let (questions, receiver) = mpsc::channel(4);
+        tokio::spawn(serve(listener, questions));
+        Ok((Self { path }, receiver))
+    }
+}
+
+impl Drop for StatusSocket {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+async fn serve(listener: UnixListener, questions: mpsc::Sender<Question>) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let (question, answer) = oneshot::channel();
+        if questions.send(question).await.is_err() {
+            return;
+        }
+        tokio::spawn(async move {
+            if let Ok(status) = answer.await
+                && let Ok(text) = serde_json::to_vec(&status)
+            {
+                let _ = stream.write_all(&text).await;
+            }
+        });
+    }
+}

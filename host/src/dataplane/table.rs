@@ -1,0 +1,225 @@
+//! What is wanted, what is there, and the difference: the pure heart of the dataplane.
+//!
+//! Only keys that something happened to are compared, so a change costs what it changes, however large the cluster is.
+//! An error belongs to its key: the key is tried again, later and later, and holds up no other.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use twill_netlink::{Key, Observed, Operation, OperationError, Value, protocol_for};
+
+use crate::intent::wanted::Owner;
+
+/// The first pause after an error; each further one doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause. Kernel events that concern the key end it early.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// A key that the kernel refused.
+#[derive(Debug, Clone)]
+struct Refused {
+    times: u32,
+    again: Instant,
+    error: String,
+}
+
+/// What may be done with an entry that nobody wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unwanted {
+    /// Take it away.
+    Remove,
+    /// Ours, and to stay until [`Table::reconsider_held`]: nobody knows yet what to put in its place.
+    Hold,
+    /// Not ours.
+    Leave,
+}
+
+/// How many of an owner's entries are wanted and there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Presence {
+    /// Wanted.
+    pub wanted: usize,
+    /// Of these, in the kernel.
+    pub present: usize,
+}
+
+/// Wanted and seen, by key.
+#[derive(Debug, Default)]
+pub struct Table {
+    wanted: HashMap<Key, (Value, Owner)>,
+    owned: HashMap<Owner, Vec<Key>>,
+    seen: HashMap<Key, Observed>,
+    dirty: BTreeSet<Key>,
+    refused: HashMap<Key, Refused>,
+    held: BTreeSet<Key>,
+    routes: usize,
+}
+
+impl Table {
+    /// Sets what an owner wants; an empty list is nothing any more.
+    pub fn want(&mut self, owner: &Owner, entries: Vec<(Key, Value)>) {
+        let old = self.owned.remove(owner).unwrap_or_default();
+        let keys: Vec<Key> = entries.iter().map(|(key, _)| *key).collect();
+        let kept: HashSet<&Key> = keys.iter().collect();
+        let still = |key: &&Key| self.wanted.get(key).is_some_and(|(_, holder)| holder == owner);
+        let gone: Vec<Key> = old.iter().filter(|key| !kept.contains(key)).filter(still).copied().collect();
+        for key in &gone {
+            self.wanted.remove(key);
+            self.routes -= usize::from(is_route(key));
+            self.touch(*key);
+        }
+        for (key, value) in entries {
+            let before = self.wanted.insert(key, (value, owner.clone()));
+            self.routes += usize::from(is_route(&key) && before.is_none());
+            if before.is_none_or(|(old, _)| old != value) {
+                self.touch(key);
+            }
+        }
+        if !keys.is_empty() {
+            self.owned.insert(owner.clone(), keys);
+        }
+    }
+
+    /// Takes in a complete picture of the kernel: everything is compared again.
+    pub fn saw_all(&mut self, seen: HashMap<Key, Observed>) {
+        self.dirty.extend(self.wanted.keys());
+        self.dirty.extend(seen.keys());
+        self.refused.clear();
+        self.held.clear();
+        self.seen = seen;
+    }
+
+    /// Takes in one observation; none: the key is gone. Tells whether that made a difference to what is wanted.
+    pub fn saw(&mut self, key: Key, observed: Option<Observed>) -> bool {
+        match observed {
+            Some(observed) => self.seen.insert(key, observed),
+            None => self.seen.remove(&key),
+        };
+        let same = self.wanted.get(&key).map(|(value, _)| *value) == observed.and_then(|o| o.value);
+        if !same || observed.is_some_and(|o| o.value.is_none()) {
+            self.touch(key);
+        }
+        !same
+    }
+
+    /// What the kernel held under a key when it was last looked at.
+    #[must_use]
+    pub fn seen(&self, key: &Key) -> Option<&Observed> {
+        self.seen.get(key)
+    }
+
+    /// Everything that was seen.
+    pub fn all_seen(&self) -> impl Iterator<Item = (&Key, &Observed)> {
+        self.seen.iter()
+    }
+
+    /// What somebody wants under a key.
+    #[must_use]
+    pub fn wanted(&self, key: &Key) -> Option<&Value> {
+        self.wanted.get(key).map(|(value, _)| value)
+    }
+
+    /// What to do now, in order: neighbours and FDB entries come before the routes that need them and go after them;
+    /// new state comes before old state goes. `unwanted` says what to do with an entry that nobody wants.
+    pub fn operations(&mut self, now: Instant, unwanted: impl Fn(&Key, &Value, u8) -> Unwanted) -> Vec<Operation> {
+        let due = self.refused.iter().filter(|(_, refused)| refused.again <= now).map(|(key, _)| *key);
+        self.dirty.extend(due.collect::<Vec<_>>());
+        let (mut puts, mut deletes) = (Vec::new(), Vec::new());
+        for key in std::mem::take(&mut self.dirty) {
+            if self.refused.get(&key).is_some_and(|refused| refused.again > now) {
+                continue;
+            }
+            let seen = self.seen.get(&key);
+            match self.wanted.get(&key) {
+                Some((value, _)) if seen.and_then(|s| s.value) == Some(*value) => {
+                    self.refused.remove(&key);
+                }
+                Some((value, _)) => {
+                    puts.push(Operation::Put { key, value: *value, protocol: self.protocol(&key) });
+                }
+                None => {
+                    let there = seen.and_then(|s| s.value.map(|value| (value, s.protocol)));
+                    match there.map(|(value, protocol)| (value, unwanted(&key, &value, protocol))) {
+                        Some((value, Unwanted::Remove)) => deletes.push(Operation::Delete { key, value }),
+                        Some((_, Unwanted::Hold)) => drop(self.held.insert(key)),
+                        Some((_, Unwanted::Leave)) | None => drop(self.refused.remove(&key)),
+                    }
+                }
+            }
+        }
+        deletes.reverse();
+        puts.append(&mut deletes);
+        puts
+    }
+
+    /// Takes in how operations went.
+    pub fn applied(&mut self, operations: &[Operation], failed: &[(Key, OperationError)], now: Instant) {
+        let failed: HashMap<&Key, &OperationError> = failed.iter().map(|(key, error)| (key, error)).collect();
+        for operation in operations {
+            let key = operation.key();
+            if let Some(error) = failed.get(&key) {
+                let times = self.refused.get(&key).map_or(0, |r| r.times) + 1;
+                let pause = FIRST_PAUSE.saturating_mul(1 << (times - 1).min(16)).min(LONGEST_PAUSE);
+                self.refused.insert(key, Refused { times, again: now + pause, error: error.to_string() });
+                continue;
+            }
+            self.refused.remove(&key);
+            match operation {
+                Operation::Put { value, protocol, .. } => {
+                    self.seen.insert(key, Observed { value: Some(*value), protocol: *protocol });
+                }
+                Operation::Delete { .. } => drop(self.seen.remove(&key)),
+            }
+        }
+    }
+
+    /// Compares everything again that was held: what may be removed has changed.
+    pub fn reconsider_held(&mut self) {
+        self.dirty.append(&mut self.held);
+    }
+
+    /// When something that was refused is due again.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Instant> {
+        self.refused.values().map(|refused| refused.again).min()
+    }
+
+    /// How much of what an owner wants is there.
+    #[must_use]
+    pub fn presence(&self, owner: &Owner) -> Presence {
+        let keys = self.owned.get(owner).map_or(&[][..], Vec::as_slice);
+        let there = |key: &&Key| {
+            let wanted = self.wanted.get(key).map(|(value, _)| *value);
+            wanted.is_some() && self.seen.get(key).and_then(|s| s.value) == wanted
+        };
+        Presence { wanted: keys.len(), present: keys.iter().filter(there).count() }
+    }
+
+    /// The kernel's last word on one of an owner's keys.
+    #[must_use]
+    pub fn error(&self, owner: &Owner) -> Option<&str> {
+        let keys = self.owned.get(owner)?;
+        keys.iter().find_map(|key| self.refused.get(key)).map(|refused| refused.error.as_str())
+    }
+
+    /// Something happened to a key: compare it again, and try it again at once if it was refused.
+    fn touch(&mut self, key: Key) {
+        self.refused.remove(&key);
+        self.dirty.insert(key);
+    }
+
+    fn protocol(&self, key: &Key) -> u8 {
+        match key {
+            Key::Route { destination, .. } => protocol_for(destination, self.routes),
+            Key::Neighbor { .. } | Key::Forwarding { .. } => 0,
+        }
+    }
+}
+
+fn is_route(key: &Key) -> bool {
+    matches!(key, Key::Route { .. })
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;

@@ -1,0 +1,5 @@
+//! From a backend's answers to what shall be in the kernel: first the [`policy`], which no plan gets around, then the
+//! [`wanted`] state, which is the union of all plans that passed.
+
+pub mod policy;
+pub mod wanted;

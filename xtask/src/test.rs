@@ -16,6 +16,7 @@ struct Tally {
     failed: usize,
     failures: Vec<String>,
     skipped: Vec<String>,
+    measured: Vec<String>,
 }
 
 /// Builds everything, runs the tests, and ends with a line that counts them.
@@ -96,6 +97,8 @@ impl Tally {
     fn read(&mut self, line: &str) {
         if let Some(what) = line.strip_prefix("SKIPPED ") {
             self.skipped.push(what.to_string());
+        } else if let Some(what) = line.strip_prefix("MEASURED ") {
+            self.measured.push(what.to_string());
         } else if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
             self.failures.push(name.to_string());
         } else if let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) {
@@ -116,7 +119,8 @@ impl Tally {
         let list =
             |title: &str, names: &[String]| names.iter().map(|name| format!("{title} {name}\n")).collect::<String>();
         format!(
-            "{}{}{} passed, {} failed, {} skipped",
+            "{}{}{}{} passed, {} failed, {} skipped",
+            list("measured", &self.measured),
             list("SKIPPED", &self.skipped),
             list("FAILED", &self.failures),
             // A test that says that it is skipped returns, so the test runner counts it as passed.

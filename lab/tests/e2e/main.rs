@@ -1,4 +1,11 @@
 //! End-to-end tests: real daemons, real pods, real packets, each in a lab of its own.
 
+mod command;
 mod common;
+mod healing;
+mod incremental;
+mod kernel_state;
 mod lab;
+mod reachability;
+mod switch;
+mod third_component;

@@ -1,8 +1,10 @@
 //! End-to-end tests: real daemons, real pods, real packets, each in a lab of its own.
 
+mod bad_input;
 mod command;
 mod common;
 mod healing;
+mod hostile;
 mod incremental;
 mod kernel_state;
 mod lab;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, fchown};
 use std::path::Path;
 
 /// Who may do what with the new file.
@@ -10,7 +10,7 @@ use std::path::Path;
 pub(crate) struct Attributes {
     /// Permission bits, whatever the umask.
     pub(crate) mode: u32,
-    /// Owner and group to give it, if they are not this process's own.
+    /// Owner and group to give it, if they are not this process's own and the system allows it.
     pub(crate) owner: Option<(u32, u32)>,
 }
 
@@ -24,7 +24,11 @@ pub(crate) fn replace(path: &Path, content: &[u8], attributes: Attributes) -> io
     temporary.write_all(content)?;
     let file = temporary.as_file();
     if let Some((user, group)) = attributes.owner {
-        std::os::unix::fs::fchown(file, Some(user), Some(group))?;
+        match fchown(file, Some(user), Some(group)) {
+            // A server that maps root to nobody, or a user namespace, does not let us. The content matters more.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            result => result?,
+        }
     }
     file.set_permissions(Permissions::from_mode(attributes.mode))?;
     file.sync_all()?;

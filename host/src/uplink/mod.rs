@@ -16,9 +16,9 @@ pub use select::select;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selectors {
     /// `--iface`, in order: names or addresses.
-    pub ifaces: Vec<String>,
+    pub iface: Vec<String>,
     /// `--iface-regex`, in order: for addresses or names.
-    pub regexes: Vec<String>,
+    pub iface_regex: Vec<String>,
     /// `--iface-can-reach`.
     pub can_reach: Option<IpAddr>,
     /// `--public-ip` and `--public-ipv6`: what peers send to. One of a family.
@@ -116,4 +116,24 @@ pub async fn discover(
         snapshot.reach = tables.route_to(address).await?;
     }
     select(selectors, families, &snapshot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_is_asked_and_its_interfaces_are_named() {
+        let (links, tables) = (Links::open().unwrap(), Tables::spawn().unwrap());
+        let selectors = Selectors {
+            iface: vec!["no-such-iface".into()],
+            can_reach: Some("127.0.0.1".parse().unwrap()),
+            ..Selectors::default()
+        };
+        let error = discover(&selectors, &[Family::V4], &links, &tables).await.unwrap_err().to_string();
+        let start = "no interface leads to the peers by IPv4: --iface no-such-iface: there is no interface of this name; \
+            --iface-can-reach 127.0.0.1: no route leads there, or it is this machine itself. Choose one with --iface; there \
+            are ";
+        assert!(error.starts_with(start), "{error}");
+    }
 }

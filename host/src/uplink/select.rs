@@ -81,9 +81,9 @@ struct Query<'a> {
 
 impl<'a> Query<'a> {
     fn order(&self) -> Vec<Selector<'a>> {
-        let Selectors { ifaces, regexes, can_reach, .. } = self.selectors;
-        let mut order: Vec<Selector> = ifaces.iter().map(|value| Selector::Iface(value)).collect();
-        order.extend(regexes.iter().map(|pattern| Selector::Regex(pattern)));
+        let Selectors { iface, iface_regex, can_reach, .. } = self.selectors;
+        let mut order: Vec<Selector> = iface.iter().map(|value| Selector::Iface(value)).collect();
+        order.extend(iface_regex.iter().map(|pattern| Selector::Regex(pattern)));
         order.extend(can_reach.map(Selector::CanReach));
         if order.is_empty() {
             let public = self.families.iter().find_map(|&family| self.selectors.public_of(family));

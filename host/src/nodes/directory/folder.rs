@@ -2,17 +2,18 @@
 //! the file system does.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::manifest_file::{self, EXTENSIONS, Format, LARGEST_FILE};
 use crate::nodes::annotations::AnnotationKeys;
 use crate::nodes::record::NodeRecord;
 
-/// What a folder or a file is recognised by: device and inode.
-pub(super) type Identity = (u64, u64);
+/// What a folder or a file is recognised by: device, inode, and, since inodes are used again, when it was made.
+pub(super) type Identity = (u64, u64, Option<SystemTime>);
 
 /// When this is unchanged, so is the file: identity, size, and times of change in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,17 +64,17 @@ pub(super) enum Scope {
 
 pub(super) fn identity(folder: &Path) -> io::Result<Identity> {
     let metadata = fs::metadata(folder)?;
-    if metadata.is_dir() {
-        Ok((metadata.dev(), metadata.ino()))
-    } else {
-        Err(io::Error::from(io::ErrorKind::NotADirectory))
-    }
+    if metadata.is_dir() { Ok(identity_of(&metadata)) } else { Err(io::Error::from(io::ErrorKind::NotADirectory)) }
+}
+
+fn identity_of(metadata: &Metadata) -> Identity {
+    (metadata.dev(), metadata.ino(), metadata.created().ok())
 }
 
 pub(super) fn signature(file: &Path) -> Option<Signature> {
     let metadata = fs::metadata(file).ok()?;
     Some(Signature {
-        identity: (metadata.dev(), metadata.ino()),
+        identity: identity_of(&metadata),
         size: metadata.len(),
         modified: (metadata.mtime(), metadata.mtime_nsec()),
         changed: (metadata.ctime(), metadata.ctime_nsec()),

@@ -290,3 +290,6 @@ impl Directory {
         self.path.display().to_string()
     }
 }
+
+#[cfg(test)]
+mod tests;

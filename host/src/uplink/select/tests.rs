@@ -64,8 +64,8 @@ struct Flags<'a> {
 /// `name local>external …`, or the reasons.
 fn choose(flags: Flags, families: &[Family], snapshot: &Snapshot) -> Result<String, String> {
     let selectors = Selectors {
-        ifaces: flags.iface.iter().map(ToString::to_string).collect(),
-        regexes: flags.regex.iter().map(ToString::to_string).collect(),
+        iface: flags.iface.iter().map(ToString::to_string).collect(),
+        iface_regex: flags.regex.iter().map(ToString::to_string).collect(),
         can_reach: flags.can_reach.map(|text| text.parse().unwrap()),
         public: flags.public.iter().map(|text| text.parse().unwrap()).collect(),
     };
@@ -256,7 +256,7 @@ fn an_interface_without_mtu_is_none() {
 #[test]
 fn the_whole_message_names_what_there_is() {
     let message = |snapshot: &Snapshot| {
-        let selectors = Selectors { ifaces: vec!["eth9".into()], ..Selectors::default() };
+        let selectors = Selectors { iface: vec!["eth9".into()], ..Selectors::default() };
         select(&selectors, DUAL, snapshot).unwrap_err().to_string()
     };
     assert_eq!(

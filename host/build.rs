@@ -52,7 +52,11 @@ fn main() {
 fn build_guests(workspace: &Path, target_dir: &Path) -> PathBuf {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(workspace).args(["build", "--locked", "--profile", "guest", "--target", TARGET]).arg("--target-dir").arg(target_dir);
+    command
+        .current_dir(workspace)
+        .args(["build", "--locked", "--profile", "guest", "--target", TARGET])
+        .arg("--target-dir")
+        .arg(target_dir);
     for (_, package) in BUNDLED {
         command.args(["--package", package]);
     }
@@ -73,8 +77,20 @@ fn build_guests(workspace: &Path, target_dir: &Path) -> PathBuf {
 
 fn is_for_the_outer_build(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
-    let outer = ["RUSTC", "RUSTFLAGS", "RUSTDOC", "CARGO_ENCODED_", "CARGO_BUILD_", "CARGO_PROFILE_", "CARGO_TARGET_", "CARGO_FEATURE_", "CARGO_CFG_", "CLIPPY"];
-    outer.iter().any(|prefix| name.starts_with(prefix)) || matches!(&*name, "TARGET" | "HOST" | "PROFILE" | "OPT_LEVEL" | "DEBUG" | "NUM_JOBS")
+    let outer = [
+        "RUSTC",
+        "RUSTFLAGS",
+        "RUSTDOC",
+        "CARGO_ENCODED_",
+        "CARGO_BUILD_",
+        "CARGO_PROFILE_",
+        "CARGO_TARGET_",
+        "CARGO_FEATURE_",
+        "CARGO_CFG_",
+        "CLIPPY",
+    ];
+    outer.iter().any(|prefix| name.starts_with(prefix))
+        || matches!(&*name, "TARGET" | "HOST" | "PROFILE" | "OPT_LEVEL" | "DEBUG" | "NUM_JOBS")
 }
 
 fn path_of(variable: &str) -> PathBuf {

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use twill_model::Family;
 
-use crate::nodes::{PeerRecordFamily, PeerRecord};
+use crate::nodes::{PeerRecord, PeerRecordFamily};
 
 /// What became of a node's newest record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +69,8 @@ impl Peers {
     /// Takes the records of all refused nodes, for another [`update`](Self::update), after something was removed.
     /// Older nodes come first.
     pub fn retry(&mut self) -> Vec<PeerRecord> {
-        let mut records: Vec<PeerRecord> = std::mem::take(&mut self.refused).into_values().map(|(record, _)| record).collect();
+        let mut records: Vec<PeerRecord> =
+            std::mem::take(&mut self.refused).into_values().map(|(record, _)| record).collect();
         records.sort_by(|a, b| precedence(a).cmp(&precedence(b)));
         records
     }
@@ -116,7 +117,9 @@ impl Peers {
         }
         for subnet in subnets(record) {
             if let Some(own) = self.own_subnets.iter().find(|own| overlap(own, subnet)) {
-                return Err(format!("its podCIDR {subnet} overlaps this node's own {own}: one of them needs another podCIDR"));
+                return Err(format!(
+                    "its podCIDR {subnet} overlaps this node's own {own}: one of them needs another podCIDR"
+                ));
             }
             if let Some((other, name)) = self.overlapping(subnet, &record.name) {
                 return Err(format!(

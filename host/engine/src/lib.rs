@@ -4,17 +4,35 @@
 //! build (which compiles the built-in backends ahead), the compiler process (which compiles everybody else's) and the
 //! daemon (which only runs what they made). This crate is the one place where those settings stand.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use wasmtime::{Config, Engine, OptLevel, Result};
 
 /// The stack a guest may use, in bytes. Planning is loops over lists; the deepest thing in a guest is its JSON parser.
 pub const GUEST_STACK: usize = 512 * 1024;
+
+/// The code of a release must run on processors older than the one it was built on. So code is made for any processor of
+/// its kind, not for the one at hand, which is what the compiler does unless it is told a target.
+const TARGET: &str = match () {
+    () if cfg!(target_arch = "x86_64") => "x86_64-unknown-linux-gnu",
+    () if cfg!(target_arch = "aarch64") => "aarch64-unknown-linux-gnu",
+    () => panic!("Twill runs on x86_64 and aarch64"),
+};
 
 /// An engine that compiles: for the build and for the compiler process, never for the daemon.
 ///
 /// # Errors
 /// When this machine cannot run the compiler for its own processor.
 pub fn compiler() -> Result<Engine> {
-    Engine::new(&settings())
+    Engine::new(settings().target(TARGET)?)
+}
+
+/// A name for what an engine can run: code made under the same name fits.
+#[must_use]
+pub fn compatibility(engine: &Engine) -> String {
+    let mut hasher = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
 }
 
 /// An engine that only runs what a [`compiler`] made: for the daemon.

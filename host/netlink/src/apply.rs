@@ -100,3 +100,42 @@ fn collect(channel: &mut Channel, batch: &[Operation], first: u32, applied: &mut
 fn is_absence(errno: i32) -> bool {
     matches!(Errno::from_raw_os_error(errno), Errno::SRCH | Errno::NOENT | Errno::NODEV)
 }
+
+#[cfg(test)]
+mod tests {
+    use twill_model::Mac;
+
+    use super::*;
+    use crate::Value;
+
+    /// Of an interface that is on no machine.
+    fn hopeless(n: u32) -> Operation {
+        let address = std::net::Ipv4Addr::from(0x0a00_0000 + n).into();
+        Operation::Put {
+            key: Key::Neighbor { link: 0x7fff_fff0, address },
+            value: Value::Neighbor(Mac([2; 6])),
+            protocol: 0,
+        }
+    }
+
+    #[test]
+    fn lost_answers_are_told_and_do_not_block() {
+        let mut channel = Channel::open().unwrap();
+        channel.shrink_receive_buffer();
+        let operations: Vec<_> = (0..3000).map(hopeless).collect();
+        let applied = apply(&mut channel, &operations);
+        assert!(applied.overrun);
+        assert_eq!(applied.messages, 3000);
+        assert!(applied.failed.len() < 3000, "the buffer kept all: the test tests nothing");
+
+        // What comes later is not mistaken for it.
+        let applied = apply(&mut channel, &operations[..1]);
+        assert_eq!((applied.failed.len(), applied.overrun), (1, false));
+    }
+
+    #[test]
+    fn nothing_to_do_is_no_message() {
+        let mut channel = Channel::open().unwrap();
+        assert_eq!(apply(&mut channel, &[]), Applied::default());
+    }
+}

@@ -50,6 +50,20 @@ impl Key {
         let metric = metric.filter(|m| *m != 0).unwrap_or(default);
         Self::Route { destination, metric }
     }
+
+    /// Whether putting something under this key takes away what is under `other`.
+    ///
+    /// A station has one remote: putting an FDB entry replaces the one to another remote, and the kernel tells nobody of
+    /// the old one's end.
+    #[must_use]
+    pub fn displaces(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Forwarding { link: a, mac: b, remote }, Self::Forwarding { link: c, mac: d, remote: old }) => {
+                (a, b) == (c, d) && remote != old
+            }
+            _ => false,
+        }
+    }
 }
 
 /// What is, or shall be, under a [`Key`].

@@ -96,7 +96,8 @@ pub enum Change {
         /// As it shall be.
         to: u32,
     },
-    /// Its address. Peers learn of it later, so packets to this node are lost until they have.
+    /// Its address. Peers learn of it later, so packets to this node are lost until they have. The kernel drops all
+    /// neighbours of the link when it does this, permanent ones too; they must be written again.
     Mac {
         /// As it is.
         from: Option<Mac>,

@@ -68,6 +68,12 @@ impl Channel {
         self.read(rustix::net::RecvFlags::DONTWAIT.bits().cast_signed())
     }
 
+    /// As little room for answers as the kernel allows.
+    #[cfg(test)]
+    pub(crate) fn shrink_receive_buffer(&self) {
+        sockopt::set_socket_recv_buffer_size(&self.socket, 1).unwrap();
+    }
+
     fn read(&mut self, flags: i32) -> Result<&[u8], Errno> {
         loop {
             let mut buffer = self.buffer.as_mut_slice();

@@ -57,6 +57,9 @@ pub enum Event {
         index: u32,
     },
     /// An entry that [`Tables::dump`](crate::Tables::dump) would report came, changed or went.
+    ///
+    /// When one came, what [its key displaces](Key::displaces) went, or may have: forget it, and put it again if it is
+    /// wanted, which costs nothing if it is still there.
     Entry {
         /// Its key.
         key: Key,
@@ -196,4 +199,50 @@ fn link(message: &RawMessage<'_>) -> Option<Event> {
         running: flags & IFF_RUNNING != 0,
         gone: message.kind == RTM_DELLINK,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::sockopt::set_socket_recv_buffer_size;
+    use rustix::thread::{UnshareFlags, unshare_unsafe};
+    use twill_model::Mac;
+
+    use super::*;
+    use crate::{Operation, Tables, Value};
+
+    #[test]
+    fn what_does_not_fit_is_an_overrun_and_then_it_goes_on() {
+        let outcome = std::thread::spawn(|| {
+            // SAFETY: file descriptors stay shared.
+            unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
+            let mut ip = std::process::Command::new("ip");
+            assert!(ip.args(["link", "add", "index", "7", "a0", "type", "bridge"]).status().unwrap().success());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let limit = std::time::Duration::from_secs(20);
+            runtime.block_on(async { tokio::time::timeout(limit, overrun()).await.expect("no event came") });
+            rustix::io::Result::Ok(())
+        });
+        if let Err(error) = outcome.join().unwrap() {
+            println!("SKIPPED what_does_not_fit_is_an_overrun_and_then_it_goes_on: no network namespace: {error}");
+        }
+    }
+
+    async fn overrun() {
+        let mut watch = Watch::open(Interest::new([7], [])).unwrap();
+        set_socket_recv_buffer_size(watch.socket.socket_ref(), 4096).unwrap();
+        let tables = Tables::spawn().unwrap();
+        let key = |n: u32| Key::Neighbor { link: 7, address: std::net::Ipv4Addr::from(0x0a00_0000 + n).into() };
+        let put = |n| Operation::Put { key: key(n), value: Value::Neighbor(Mac([2; 6])), protocol: 0 };
+        let applied = tables.apply((1..1000).map(put).collect()).await.unwrap();
+        assert_eq!((applied.failed, applied.overrun), (vec![], false));
+        let mut seen = Vec::new();
+        while !seen.contains(&Event::Overrun) {
+            seen.push(watch.next().await.unwrap());
+        }
+        while watch.socket.socket_ref().recv(&mut watch.buffer.as_mut_slice(), 0).is_ok() {}
+        tables.apply(vec![put(1000)]).await.unwrap();
+        let observed = Some(Observed { value: Some(Value::Neighbor(Mac([2; 6]))), protocol: 0 });
+        let event = watch.next().await.unwrap();
+        assert_eq!(event, Event::Entry { key: key(1000), observed });
+    }
 }

@@ -14,13 +14,13 @@ struct Builtin {
 static BUILTINS: &[Builtin] = include!(concat!(env!("OUT_DIR"), "/builtin.rs"));
 
 /// The types of all built-in backends.
-pub fn kinds() -> impl Iterator<Item = &'static str> {
+pub(super) fn kinds() -> impl Iterator<Item = &'static str> {
     BUILTINS.iter().map(|b| b.kind)
 }
 
 /// The built-in backend of a type.
 #[must_use]
-pub fn find(kind: &str) -> Option<Artifact> {
+pub(super) fn find(kind: &str) -> Option<Artifact> {
     let builtin = BUILTINS.iter().find(|b| b.kind == kind)?;
     let digest = builtin.digest.parse().ok()?;
     // SAFETY: the build script made the code with `twill_engine::compiler`, and it is part of this binary.

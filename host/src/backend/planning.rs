@@ -3,7 +3,6 @@
 //! A peer is planned by the first backend that can receive it and does not answer `unreachable`. Every plan passes the
 //! policy here, so nothing that leaves this module can do harm.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use twill_model::{Family, Intent, Link, Node, NodePlan, Peer, Verdict};
@@ -28,7 +27,7 @@ impl Planner {
     /// Whether it can send to nodes that are reached by `kind`.
     #[must_use]
     pub fn accepts(&self, kind: &str) -> bool {
-        self.kind == kind || self.loaded.descriptor.accepts.iter().any(|a| a == kind)
+        self.kind == kind || self.loaded.descriptor().accepts.iter().any(|a| a == kind)
     }
 }
 
@@ -65,18 +64,11 @@ pub enum Outcome {
     Failed(String),
 }
 
-impl Outcome {
-    /// No plan because of the peer, rather than of the backend: one of its families may still have one.
-    fn is_about_the_peer(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Incomplete(_) | Self::Invalid(_) | Self::Rejected(_))
-    }
-}
-
 /// Why a backend has no plan for the node.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum NodeError {
     /// The backend did not answer with a plan.
-    #[error("backend {kind}: {error}")]
+    #[error("{error} (type {kind})")]
     Call {
         /// Its type.
         kind: String,
@@ -97,7 +89,7 @@ impl NodeError {
     /// The backend answered, and its answer was that it cannot work so: trying again changes nothing.
     #[must_use]
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Call { error: CallError::Failure(_), .. })
+        matches!(self, Self::Call { error: CallError::Failed(_), .. })
     }
 }
 
@@ -121,52 +113,8 @@ pub async fn plan_node(
     Ok(plan)
 }
 
-/// Asks for all `peers`; every one of them has an outcome. A peer that got no plan for all its families at once is asked
-/// about again family by family, so that a bad one does not cost the good one its plan.
+/// Asks for all `peers`; every one of them has an outcome.
 pub async fn plan_peers(sandbox: &Sandbox, planners: &[Planner], peers: Vec<Peer>) -> Vec<(Peer, Outcome)> {
-    let outcomes = ask_all(sandbox, planners, peers).await;
-    let alone: Vec<Peer> = outcomes
-        .iter()
-        .filter(|(peer, outcome)| peer.families.len() > 1 && outcome.is_about_the_peer())
-        .flat_map(|(peer, _)| peer.families.iter().map(|f| Peer { families: vec![f.clone()], ..peer.clone() }))
-        .collect();
-    if alone.is_empty() {
-        return outcomes;
-    }
-    let mut parts: HashMap<String, Vec<(Family, Outcome)>> = HashMap::new();
-    for (peer, outcome) in ask_all(sandbox, planners, alone).await {
-        parts.entry(peer.name).or_default().push((peer.families[0].family, outcome));
-    }
-    let join = |(peer, outcome): (Peer, Outcome)| match parts.remove(&peer.name) {
-        Some(parts) => (peer, join_parts(parts).unwrap_or(outcome)),
-        None => (peer, outcome),
-    };
-    outcomes.into_iter().map(join).collect()
-}
-
-/// Makes one outcome of a peer's families; none, if no family has a plan.
-fn join_parts(parts: Vec<(Family, Outcome)>) -> Option<Outcome> {
-    let (mut backend, mut intents, mut missing, mut why) = (None, Vec::new(), Vec::new(), None);
-    for (family, outcome) in parts {
-        match outcome {
-            Outcome::Planned { backend: kind, intents: more } => {
-                backend.get_or_insert(kind);
-                intents.extend(more);
-            }
-            other => {
-                missing.push(family);
-                why.get_or_insert(other);
-            }
-        }
-    }
-    match (backend, why) {
-        (Some(backend), Some(why)) => Some(Outcome::Partial { backend, intents, missing, why: Box::new(why) }),
-        (Some(backend), None) => Some(Outcome::Planned { backend, intents }),
-        (None, _) => None,
-    }
-}
-
-async fn ask_all(sandbox: &Sandbox, planners: &[Planner], peers: Vec<Peer>) -> Vec<(Peer, Outcome)> {
     let mut outcomes: Vec<(Peer, Option<Outcome>)> = peers.into_iter().map(|peer| (peer, None)).collect();
     for planner in planners {
         let asked: Vec<usize> = outcomes
@@ -208,16 +156,46 @@ fn open(outcome: Option<&Outcome>) -> bool {
 
 fn judge(answer: PeerAnswer, peer: &Peer, planner: &Planner) -> Outcome {
     match answer {
-        PeerAnswer::Verdict(Verdict::Plan(intents)) => {
-            match policy::check_peer(&intents, peer, &planner.node, &planner.plan.links) {
-                Ok(()) => Outcome::Planned { backend: planner.kind.clone(), intents },
-                Err(violation) => Outcome::Rejected(format!("backend {}: {violation}", planner.kind)),
+        PeerAnswer::Verdict(verdict) => judge_verdict(verdict, peer, planner),
+        PeerAnswer::Mixed(parts) => {
+            let judged = parts.into_iter().map(|(family, verdict)| (family, judge_verdict(verdict, peer, planner)));
+            join_parts(judged)
+        }
+        PeerAnswer::Violation(reason) => Outcome::Rejected(format!("backend {}: {reason}", planner.kind)),
+        PeerAnswer::Faulted(fault) => Outcome::Failed(format!("backend {} {fault}", planner.kind)),
+    }
+}
+
+fn judge_verdict(verdict: Verdict, peer: &Peer, planner: &Planner) -> Outcome {
+    match verdict {
+        Verdict::Plan(intents) => match policy::check_peer(&intents, peer, &planner.node, &planner.plan.links) {
+            Ok(()) => Outcome::Planned { backend: planner.kind.clone(), intents },
+            Err(violation) => Outcome::Rejected(format!("backend {}: {violation}", planner.kind)),
+        },
+        Verdict::Unreachable(reason) => Outcome::Unreachable(reason),
+        Verdict::Incomplete(reason) => Outcome::Incomplete(reason),
+        Verdict::Invalid(reason) => Outcome::Invalid(reason),
+    }
+}
+
+/// Makes one outcome of those of a peer's families.
+fn join_parts(parts: impl Iterator<Item = (Family, Outcome)>) -> Outcome {
+    let (mut planned, mut missing, mut why) = (None, Vec::new(), None);
+    for (family, outcome) in parts {
+        match outcome {
+            Outcome::Planned { backend, mut intents } => {
+                planned.get_or_insert((backend, Vec::new())).1.append(&mut intents);
+            }
+            other => {
+                missing.push(family);
+                why.get_or_insert(other);
             }
         }
-        PeerAnswer::Verdict(Verdict::Unreachable(reason)) => Outcome::Unreachable(reason),
-        PeerAnswer::Verdict(Verdict::Incomplete(reason)) => Outcome::Incomplete(reason),
-        PeerAnswer::Verdict(Verdict::Invalid(reason)) => Outcome::Invalid(reason),
-        PeerAnswer::Malformed(reason) => Outcome::Rejected(format!("backend {}: {reason}", planner.kind)),
-        PeerAnswer::Trapped(reason) => Outcome::Failed(format!("backend {}: {reason}", planner.kind)),
+    }
+    match (planned, why) {
+        (Some((backend, intents)), None) => Outcome::Planned { backend, intents },
+        (Some((backend, intents)), Some(why)) => Outcome::Partial { backend, intents, missing, why: Box::new(why) },
+        (None, Some(why)) => why,
+        (None, None) => Outcome::Invalid("it has no address family".to_owned()),
     }
 }

@@ -74,11 +74,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(find(&config("vxlan", None), dir.path()), Ok(Artifact::Precompiled(_))));
         fs::write(dir.path().join("vxlan.wasm"), b"mine").unwrap();
-        assert!(matches!(find(&config("vxlan", None), dir.path()), Ok(Artifact::Wasm { bytes, .. }) if bytes == b"mine"));
+        assert!(
+            matches!(find(&config("vxlan", None), dir.path()), Ok(Artifact::Wasm { bytes, .. }) if bytes == b"mine")
+        );
         let other = dir.path().join("other");
         fs::write(&other, b"other").unwrap();
         let component = Some(other);
-        assert!(matches!(find(&config("vxlan", component), dir.path()), Ok(Artifact::Wasm { bytes, .. }) if bytes == b"other"));
+        assert!(
+            matches!(find(&config("vxlan", component), dir.path()), Ok(Artifact::Wasm { bytes, .. }) if bytes == b"other")
+        );
     }
 
     #[test]

@@ -149,7 +149,10 @@ impl RunArguments {
                 iface: self.iface,
                 iface_regex: self.iface_regex,
                 can_reach: self.iface_can_reach,
-                public: [self.public_ip.map(IpAddr::from), self.public_ipv6.map(IpAddr::from)].into_iter().flatten().collect(),
+                public: [self.public_ip.map(IpAddr::from), self.public_ipv6.map(IpAddr::from)]
+                    .into_iter()
+                    .flatten()
+                    .collect(),
             },
         }
     }
@@ -164,7 +167,8 @@ pub(super) fn one_dash_is_two(arguments: impl IntoIterator<Item = OsString>) -> 
     let long = |text: &str| {
         let name = text.strip_prefix('-')?;
         let word = name.split('=').next().unwrap_or_default();
-        (word.len() > 1 && word.starts_with(|c: char| c.is_ascii_lowercase())).then(|| OsString::from(format!("--{name}")))
+        (word.len() > 1 && word.starts_with(|c: char| c.is_ascii_lowercase()))
+            .then(|| OsString::from(format!("--{name}")))
     };
     arguments.into_iter().map(|argument| argument.to_str().and_then(long).unwrap_or(argument)).collect()
 }
@@ -183,7 +187,9 @@ mod tests {
 
     #[test]
     fn flags_as_go_takes_them() {
-        let options = run(&["-iface=eth1", "--iface", "eth0", "-public-ip", "192.0.2.1", "-set-node-network-unavailable=false"]).unwrap();
+        let options =
+            run(&["-iface=eth1", "--iface", "eth0", "-public-ip", "192.0.2.1", "-set-node-network-unavailable=false"])
+                .unwrap();
         assert_eq!(options.selectors.iface, ["eth1", "eth0"]);
         assert_eq!(options.selectors.public, [IpAddr::from([192, 0, 2, 1])]);
         assert!(!options.set_condition);

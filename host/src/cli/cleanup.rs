@@ -16,10 +16,15 @@ use crate::dataplane::{LEDGER_FILE, Ledger, is_own, is_removable};
 pub(super) async fn run(arguments: &CleanupArguments) -> Result<(), String> {
     let socket = arguments.run_dir.join(SOCKET);
     if UnixStream::connect(&socket).is_ok() {
-        return Err(format!("the daemon runs (it answers at {}) and would put everything back: stop it first", socket.display()));
+        return Err(format!(
+            "the daemon runs (it answers at {}) and would put everything back: stop it first",
+            socket.display()
+        ));
     }
     let conf = NetConf::load(&arguments.net_config_path).map_err(|error| {
-        format!("{error}; cleanup needs the cluster's networks to know its routes: give the file with --net-config-path")
+        format!(
+            "{error}; cleanup needs the cluster's networks to know its routes: give the file with --net-config-path"
+        )
     })?;
     let say = |what: &str| println!("{}{what}", if arguments.dry_run { "would remove " } else { "removed " });
     let links = Links::open().map_err(|e| e.to_string())?;

@@ -36,9 +36,8 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(arguments) => {
             logging::start(arguments.log_format);
-            arguments.options().map_err(message_of).and_then(|options| {
-                runtime()?.block_on(crate::daemon::run(options)).map_err(message_of)
-            })
+            let run = crate::daemon::run(arguments.options());
+            runtime().and_then(|runtime| runtime.block_on(run).map_err(|error| error.to_string()))
         }
         Command::Status(arguments) => status::run(&arguments),
         Command::Cleanup(arguments) => {
@@ -61,8 +60,4 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
         .enable_all()
         .build()
         .map_err(|error| format!("starting the event loop: {error}"))
-}
-
-fn message_of(error: impl std::error::Error) -> String {
-    error.to_string()
 }

@@ -14,7 +14,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) fn run(arguments: &StatusArguments) -> Result<(), String> {
     let path = arguments.run_dir.join(SOCKET);
     let failed = |error: io::Error| {
-        format!("asking the daemon over {}: {error}; does `twill run` run on this node, with this --run-dir?", path.display())
+        format!(
+            "asking the daemon over {}: {error}; does `twill run` run on this node, with this --run-dir?",
+            path.display()
+        )
     };
     let mut stream = UnixStream::connect(&path).map_err(failed)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
@@ -37,12 +40,27 @@ fn table(status: &Status) -> String {
     let _ = writeln!(text, "uplink   {}  mtu {}", status.uplink.name, status.uplink.mtu);
     for f in &status.families {
         let public = if f.public == f.local { String::new() } else { format!(" (public {})", f.public) };
-        let _ = writeln!(text, "{:<8} pods {} of {}  address {}{public}", f.family.to_string().to_lowercase(), f.subnet, f.network, f.local);
+        let _ = writeln!(
+            text,
+            "{:<8} pods {} of {}  address {}{public}",
+            f.family.to_string().to_lowercase(),
+            f.subnet,
+            f.network,
+            f.local
+        );
     }
     for b in &status.backends {
         let mtu = b.pod_mtu.map_or("-".into(), |mtu| mtu.to_string());
         let digest = b.digest.get(..19).unwrap_or(&b.digest);
-        let _ = writeln!(text, "backend  {}  {} {}  {}  {digest}…  pod mtu {mtu}  links [{}]", b.kind, b.name, b.version, b.origin, b.links.join(" "));
+        let _ = writeln!(
+            text,
+            "backend  {}  {} {}  {}  {digest}…  pod mtu {mtu}  links [{}]",
+            b.kind,
+            b.name,
+            b.version,
+            b.origin,
+            b.links.join(" ")
+        );
         if let Some(error) = &b.error {
             let _ = writeln!(text, "         {error}");
         }
@@ -52,7 +70,13 @@ fn table(status: &Status) -> String {
     for p in &status.peers {
         let entries = format!("{}/{}", p.present, p.wanted);
         let backend = p.backend.as_deref().unwrap_or("-");
-        let _ = writeln!(text, "{:<width$}  {:<11}  {backend:<9}  {entries:>7}  {}", p.name, state(p.state), p.message.as_deref().unwrap_or(""));
+        let _ = writeln!(
+            text,
+            "{:<width$}  {:<11}  {backend:<9}  {entries:>7}  {}",
+            p.name,
+            state(p.state),
+            p.message.as_deref().unwrap_or("")
+        );
     }
     if !status.errors.is_empty() {
         let _ = writeln!(text, "\nlast errors");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use twill_model::{Mac, Node, NodePlan};
-use twill_sandbox::{Loaded, Sandbox};
+use twill_sandbox::{Artifact, Loaded, Sandbox};
 
 use super::{Options, StartError};
 use crate::backend::planning::Planner;
@@ -45,8 +45,10 @@ pub enum LoadFailure {
 
 /// The sandbox as the daemon uses it.
 pub(super) fn sandbox(options: &Options) -> Result<Sandbox, StartError> {
-    let compiler = std::env::current_exe().map_err(|error| StartError::Sandbox(format!("finding this program's own file: {error}")))?;
-    Sandbox::new(twill_sandbox::Options { compiler, cache: Some(options.state_dir.join("compiled")) })
+    let compiler = std::env::current_exe()
+        .map_err(|error| StartError::Sandbox(format!("finding this program's own file: {error}")))?;
+    let cache = Some(options.state_dir.join("compiled"));
+    Sandbox::new(twill_sandbox::Options { compiler, cache, ..twill_sandbox::Options::default() })
         .map_err(|error| StartError::Sandbox(error.to_string()))
 }
 
@@ -57,6 +59,8 @@ pub(super) struct Attached {
     pub(super) config: BackendConfig,
     /// Its component.
     pub(super) loaded: Loaded,
+    /// `built-in`, or the file it came from.
+    pub(super) origin: String,
     /// What it was told of the node when it made `plan`.
     pub(super) facts: Option<Arc<Node>>,
     /// The last plan that passed the policy.
@@ -70,22 +74,40 @@ pub(super) struct Attached {
 
 impl Attached {
     /// Finds and loads a component.
-    pub(super) async fn load(sandbox: &Sandbox, config: &BackendConfig, backends_dir: &std::path::Path) -> Result<Self, LoadFailure> {
+    pub(super) async fn load(
+        sandbox: &Sandbox,
+        config: &BackendConfig,
+        backends_dir: &std::path::Path,
+    ) -> Result<Self, LoadFailure> {
         let kind = || config.kind.clone();
         let artifact = source::find(config, backends_dir)?;
-        let loaded = sandbox.load(&config.kind, artifact).await.map_err(|error| LoadFailure::Load { kind: kind(), error })?;
-        if let Some(missing) = loaded.descriptor.requires.iter().find(|f| !FEATURES.contains(&f.as_str())) {
+        let origin = match &artifact {
+            Artifact::Precompiled(_) => "built-in".to_owned(),
+            Artifact::Wasm { origin, .. } => origin.display().to_string(),
+        };
+        let loaded =
+            sandbox.load(&config.kind, artifact).await.map_err(|error| LoadFailure::Load { kind: kind(), error })?;
+        if let Some(missing) = loaded.descriptor().requires.iter().find(|f| !FEATURES.contains(&f.as_str())) {
             return Err(LoadFailure::Features { kind: kind(), missing: missing.clone() });
         }
         tracing::info!(
             backend = config.kind,
-            name = loaded.descriptor.name,
-            version = loaded.descriptor.version,
-            digest = %loaded.digest,
-            origin = %loaded.origin,
+            name = loaded.descriptor().name,
+            version = loaded.descriptor().version,
+            digest = %loaded.digest(),
+            origin,
             "backend loaded"
         );
-        Ok(Self { config: config.clone(), loaded, facts: None, plan: None, error: None, failed: None, failures: 0 })
+        Ok(Self {
+            config: config.clone(),
+            loaded,
+            origin,
+            facts: None,
+            plan: None,
+            error: None,
+            failed: None,
+            failures: 0,
+        })
     }
 
     /// Whether it has to be asked for a plan with these facts now.

@@ -76,7 +76,9 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The process lacks a right.
-    #[error("no right to change this machine's network (CAP_NET_ADMIN): run it as root, or in a pod with the capability NET_ADMIN")]
+    #[error(
+        "no right to change this machine's network (CAP_NET_ADMIN): run it as root, or in a pod with the capability NET_ADMIN"
+    )]
     NotAllowed,
     /// The configuration.
     #[error(transparent)]
@@ -130,7 +132,8 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     for backend in &conf.backends {
         attached.push(Attached::load(&sandbox, backend, &options.backends_dir).await?);
     }
-    let component_load = attached.iter().map(|a: &Attached| a.loaded.seconds()).sum::<f64>();
+    let time = |a: &Attached| a.loaded.loading() + a.loaded.compiling().unwrap_or_default();
+    let component_load = attached.iter().map(time).sum::<Duration>();
     let source = Arc::new(Source::Directory(Directory::new(&options.nodes_dir, options.keys.clone())));
     let store = Arc::new(NodeStore::default());
     let mut feeding = tokio::spawn({
@@ -162,7 +165,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         due: Due { resync: Some(Instant::now()), ..Due::default() },
         seen_all_nodes: false,
         errors: VecDeque::new(),
-        timings: Timings { first_route_ms: None, component_load_ms: component_load * 1000.0 },
+        timings: Timings { first_route_ms: None, component_load_ms: component_load.as_secs_f64() * 1000.0 },
     };
     let result = daemon.live(questions, feeding).await;
     drop(socket);

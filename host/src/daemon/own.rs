@@ -39,7 +39,12 @@ pub(super) struct Own {
 
 impl Own {
     /// Chooses the uplink and looks at what is there.
-    pub(super) async fn discover(options: &Options, conf: &NetConf, dataplane: &mut Dataplane, record: Option<&NodeRecord>) -> Result<Self, StartError> {
+    pub(super) async fn discover(
+        options: &Options,
+        conf: &NetConf,
+        dataplane: &mut Dataplane,
+        record: Option<&NodeRecord>,
+    ) -> Result<Self, StartError> {
         let links = dataplane.survey().await?;
         let existing_links = links
             .iter()
@@ -132,20 +137,22 @@ impl Daemon {
         for problem in problems.into_values() {
             self.complain("nodes", problem);
         }
-        let dirty = self.store.take_dirty();
-        if dirty.contains(&self.options.node_name) {
+        let mut dirty = self.store.take_dirty();
+        if dirty.remove(&self.options.node_name) {
             self.take_own_node()?;
         }
         let mut records = Vec::new();
         let mut freed = false;
-        for name in dirty.iter().filter(|name| **name != self.options.node_name) {
+        for name in &dirty {
             match self.store.get(name) {
                 Some(record) => records.push(record),
                 None => freed |= self.forget_peer(name),
             }
         }
         // At the start all nodes come at once; whoever is older has the better right to a subnet.
-        records.sort_by(|a, b| (a.created.is_none(), &a.created, &a.name).cmp(&(b.created.is_none(), &b.created, &b.name)));
+        records.sort_by(|a, b| {
+            (a.created.is_none(), &a.created, &a.name).cmp(&(b.created.is_none(), &b.created, &b.name))
+        });
         for record in records {
             freed |= self.take_peer(&record);
         }
@@ -160,7 +167,8 @@ impl Daemon {
     fn take_own_node(&mut self) -> Result<(), StartError> {
         let record = self.store.get(&self.options.node_name);
         let first = self.own.lease.is_none();
-        let (before, selectors) = (self.own.lease.clone(), effective_selectors(&self.options, self.own.record.as_deref()));
+        let (before, selectors) =
+            (self.own.lease.clone(), effective_selectors(&self.options, self.own.record.as_deref()));
         if let Err(problem) = self.own.update(record, &self.conf, &self.options.keys) {
             if first {
                 return Err(StartError::Own(problem));
@@ -249,7 +257,11 @@ impl Daemon {
     }
 }
 
-async fn discover_uplink(selectors: &Selectors, conf: &NetConf, dataplane: &mut Dataplane) -> Result<Selected, UplinkError> {
+async fn discover_uplink(
+    selectors: &Selectors,
+    conf: &NetConf,
+    dataplane: &mut Dataplane,
+) -> Result<Selected, UplinkError> {
     let families: Vec<Family> = conf.families().collect();
     let (links, tables) = dataplane.reader();
     uplink::discover(selectors, &families, links, tables).await

@@ -69,11 +69,6 @@ impl Peering {
         self.slots.values().filter_map(|slot| slot.again).min()
     }
 
-    /// Whether somebody has to be asked about.
-    pub(super) fn has_work(&self) -> bool {
-        !self.dirty.is_empty()
-    }
-
     /// How a peer stands, if not well.
     pub(super) fn trouble(&self, name: &str) -> Option<&(PeerState, String)> {
         self.slots.get(name)?.trouble.as_ref()
@@ -431,7 +426,8 @@ mod tests {
             Intent::Neighbor { link: link.clone(), address: "fd00::1".parse().unwrap(), mac },
             Intent::Forwarding { link, mac, remote: "192.0.2.1".parse().unwrap() },
         ];
-        let four = Intent::Neighbor { link: "flannel.1".into(), address: "10.244.1.0".parse().unwrap(), mac: Mac([2; 6]) };
+        let four =
+            Intent::Neighbor { link: "flannel.1".into(), address: "10.244.1.0".parse().unwrap(), mac: Mac([2; 6]) };
         let all: Vec<Intent> = six.iter().cloned().chain([four.clone()]).collect();
         assert_eq!(of_families(&all, &[Family::V6]), six);
         assert_eq!(of_families(&all, &[Family::V4]), [four]);

@@ -84,10 +84,15 @@ impl Daemon {
             return;
         }
         self.publisher.again = None;
-        let (Some(lease), Some(record), Some(first)) = (&self.own.lease, &self.own.record, self.attached.first()) else { return };
+        let (Some(lease), Some(record), Some(first)) = (&self.own.lease, &self.own.record, self.attached.first())
+        else {
+            return;
+        };
         let Some(plan) = first.plan.as_ref().filter(|_| first.error.is_none()) else { return };
-        let pod_mtu = self.attached.iter().filter_map(|a| a.plan.as_ref()).map(|plan| plan.pod_mtu).min().unwrap_or(plan.pod_mtu);
-        let annotations = own_annotations(&self.options.keys, lease, &self.own.selected, &first.config.kind, &plan.publish, record);
+        let pod_mtu =
+            self.attached.iter().filter_map(|a| a.plan.as_ref()).map(|plan| plan.pod_mtu).min().unwrap_or(plan.pod_mtu);
+        let annotations =
+            own_annotations(&self.options.keys, lease, &self.own.selected, &first.config.kind, &plan.publish, record);
         let env = SubnetEnv::new(lease, pod_mtu, false);
         let set_condition = self.publisher.set_condition;
         let patched = match annotations {

@@ -77,7 +77,10 @@ impl Daemon {
             (*state, Some(message.clone()))
         } else if let Some(error) = table.error(&owner) {
             (PeerState::Failed, Some(error.to_owned()))
-        } else if presence.present < presence.wanted || self.peering.is_dirty(name) || self.peering.wanted.plan(&owner).is_none() {
+        } else if presence.present < presence.wanted
+            || self.peering.is_dirty(name)
+            || self.peering.wanted.plan(&owner).is_none()
+        {
             (PeerState::Pending, None)
         } else {
             (PeerState::Applied, None)
@@ -97,7 +100,7 @@ impl Daemon {
         Counters {
             guest_calls: guest.calls,
             guest_peers: guest.peers,
-            guest_traps: guest.traps,
+            guest_traps: guest.faults,
             netlink_messages: cost.messages,
             netlink_sends: cost.sends,
             repairs: cost.repairs,
@@ -112,10 +115,10 @@ fn backend(attached: &Attached) -> BackendStatus {
     let loaded = &attached.loaded;
     BackendStatus {
         kind: attached.config.kind.clone(),
-        name: loaded.descriptor.name.clone(),
-        version: loaded.descriptor.version.clone(),
-        digest: format!("sha256:{}", loaded.digest),
-        origin: loaded.origin.to_string(),
+        name: loaded.descriptor().name.clone(),
+        version: loaded.descriptor().version.clone(),
+        digest: format!("sha256:{}", loaded.digest()),
+        origin: attached.origin.clone(),
         links: attached.plan.iter().flat_map(|plan| &plan.links).map(|link| link.name.clone()).collect(),
         pod_mtu: attached.plan.as_ref().map(|plan| plan.pod_mtu),
         error: attached.error.clone(),

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use twill_model::{Link, LinkKind, Mac, Uplink};
 use twill_netlink::{
-    Action, Error, Event, Interest, Key, KindInfo, LinkError, LinkInfo, LinkWanted, Links, Observed, Operation, RTPROT_BOOT, Tables, Value, Watch,
-    is_ours,
+    Action, Error, Event, Interest, Key, KindInfo, LinkError, LinkInfo, LinkWanted, Links, Observed, Operation,
+    RTPROT_BOOT, Tables, Value, Watch, is_ours,
 };
 
 use crate::intent::policy::Holder;
@@ -95,7 +95,9 @@ impl Protection {
         let mut protection = Self { blind, subnets: subnets.clone(), stations: HashSet::new() };
         if !blind && !subnets.is_empty() {
             let station = |(key, observed): (&Key, &Observed)| match (key, observed.value) {
-                (Key::Neighbor { link, .. }, Some(Value::Neighbor(mac))) if protection.covers(key) => Some((*link, mac)),
+                (Key::Neighbor { link, .. }, Some(Value::Neighbor(mac))) if protection.covers(key) => {
+                    Some((*link, mac))
+                }
                 _ => None,
             };
             protection.stations = table.all_seen().filter_map(station).collect();
@@ -295,7 +297,9 @@ impl Dataplane {
             tracing::warn!(entry = ?key, %error, "the kernel refuses an entry; it is tried again");
         }
         self.table.applied(&operations, &applied.failed, Instant::now());
-        if self.first_route.is_none() && operations.iter().any(|o| matches!(o, Operation::Put { key: Key::Route { .. }, .. })) {
+        if self.first_route.is_none()
+            && operations.iter().any(|o| matches!(o, Operation::Put { key: Key::Route { .. }, .. }))
+        {
             self.first_route = Some(Instant::now());
         }
         Ok(!applied.overrun)
@@ -388,9 +392,7 @@ impl Dataplane {
         });
         let lives = |destination: &IpNet, gateway: Option<IpAddr>, device: &str| {
             let key = Key::route(*destination, None);
-            let same = |value: Option<Value>| {
-                matches!(value, Some(Value::Route(r)) if r.gateway == gateway && names.get(&r.link).is_some_and(|n| n == device))
-            };
+            let same = |value: Option<Value>| matches!(value, Some(Value::Route(r)) if r.gateway == gateway && names.get(&r.link).is_some_and(|n| n == device));
             same(table.seen(&key).and_then(|s| s.value)) || same(table.wanted(&key).copied())
         };
         if let Err(error) = self.ledger.record(made, lives) {
@@ -443,7 +445,9 @@ pub(crate) fn is_removable(
         (Key::Route { destination, .. }, Value::Route(route)) => {
             let marked = is_ours(protocol) && networks.iter().any(|network| network.contains(destination));
             let name = || names.get(&route.link).map_or("", String::as_str);
-            own.contains(&route.link) || marked || (protocol == RTPROT_BOOT && ledger.holds(destination, route.gateway, name()))
+            own.contains(&route.link)
+                || marked
+                || (protocol == RTPROT_BOOT && ledger.holds(destination, route.gateway, name()))
         }
         (Key::Route { .. }, _) => false,
     }

@@ -18,7 +18,13 @@ fn route_key(n: u8) -> Key {
 }
 
 fn route_value(gateway: u8) -> Value {
-    Value::Route(RouteValue { link: LINK, gateway: Some([192, 0, 2, gateway].into()), on_link: true, source: None, mtu: None })
+    Value::Route(RouteValue {
+        link: LINK,
+        gateway: Some([192, 0, 2, gateway].into()),
+        on_link: true,
+        source: None,
+        mtu: None,
+    })
 }
 
 fn neighbor(n: u8) -> (Key, Value) {

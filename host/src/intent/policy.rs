@@ -54,7 +54,8 @@ pub fn check_node(plan: &NodePlan, node: &Node, holder: impl Fn(&Link) -> Holder
     }
     let mut names = HashSet::new();
     for link in &plan.links {
-        check_link(link, node, &holder).map_err(|rule| Violation { intent: format!("link {}", Quoted(&link.name)), rule })?;
+        check_link(link, node, &holder)
+            .map_err(|rule| Violation { intent: format!("link {}", Quoted(&link.name)), rule })?;
         if !names.insert(&link.name) {
             return violation(format!("link {}", Quoted(&link.name)), "planned twice");
         }
@@ -94,7 +95,9 @@ fn check_link(link: &Link, node: &Node, holder: impl Fn(&Link) -> Holder) -> Res
         Some(rest) if rest.is_empty() || !rest.chars().all(proper) => {
             return Err(format!("after {:?}, a name has letters, digits, '.' and '-'", node.link_prefix));
         }
-        Some(_) if link.name.len() > MAX_LINK_NAME => return Err(format!("its name is longer than {MAX_LINK_NAME} bytes")),
+        Some(_) if link.name.len() > MAX_LINK_NAME => {
+            return Err(format!("its name is longer than {MAX_LINK_NAME} bytes"));
+        }
         Some(_) => {}
     }
     let vxlan = match &link.kind {
@@ -164,7 +167,8 @@ fn check_node_intent(intent: &Intent, node: &Node, plan: &NodePlan) -> Result<()
             _ => "only a peer's plan may have it".into(),
         });
     };
-    let inside = node.families.iter().any(|f| f.network.contains(&route.destination) && !f.subnet.contains(&route.destination));
+    let inside =
+        node.families.iter().any(|f| f.network.contains(&route.destination) && !f.subnet.contains(&route.destination));
     if !inside {
         return Err("its destination is not the cluster's network or a part of it beside the node's own".into());
     }

@@ -110,16 +110,40 @@ fn links_that_a_backend_may_not_have() {
         refused_node(&plan(vec![wanted]))
     };
     assert_eq!(with(|l| l.name = "eth0".into()), "link eth0: its name does not begin with \"flannel\"");
-    assert_eq!(with(|l| l.name = "flannel".into()), "link flannel: after \"flannel\", a name has letters, digits, '.' and '-'");
-    assert_eq!(with(|l| l.name = "flannel/1".into()), "link flannel/1: after \"flannel\", a name has letters, digits, '.' and '-'");
-    assert_eq!(with(|l| l.name = "flannel.12345678".into()), "link \"flannel.12345678\": its name is longer than 15 bytes");
-    assert_eq!(with(|l| l.kind = LinkKind::Unsupported("link.geneve".into())), "link flannel.1: this host has no link.geneve");
-    assert_eq!(with(|l| l.mac = Some(Mac([1, 0, 0, 0, 0, 1]))), "link flannel.1: its address 01:00:00:00:00:01 is not a locally administered unicast address");
-    assert_eq!(with(|l| l.addresses = vec!["10.244.2.0/32".parse().unwrap()]), "link flannel.1: its address 10.244.2.0/32 is not a /32 inside the node's own subnet");
-    assert_eq!(with(|l| l.addresses = vec!["10.244.1.0/24".parse().unwrap()]), "link flannel.1: its address 10.244.1.0/24 is not a /32 inside the node's own subnet");
+    assert_eq!(
+        with(|l| l.name = "flannel".into()),
+        "link flannel: after \"flannel\", a name has letters, digits, '.' and '-'"
+    );
+    assert_eq!(
+        with(|l| l.name = "flannel/1".into()),
+        "link flannel/1: after \"flannel\", a name has letters, digits, '.' and '-'"
+    );
+    assert_eq!(
+        with(|l| l.name = "flannel.12345678".into()),
+        "link \"flannel.12345678\": its name is longer than 15 bytes"
+    );
+    assert_eq!(
+        with(|l| l.kind = LinkKind::Unsupported("link.geneve".into())),
+        "link flannel.1: this host has no link.geneve"
+    );
+    assert_eq!(
+        with(|l| l.mac = Some(Mac([1, 0, 0, 0, 0, 1]))),
+        "link flannel.1: its address 01:00:00:00:00:01 is not a locally administered unicast address"
+    );
+    assert_eq!(
+        with(|l| l.addresses = vec!["10.244.2.0/32".parse().unwrap()]),
+        "link flannel.1: its address 10.244.2.0/32 is not a /32 inside the node's own subnet"
+    );
+    assert_eq!(
+        with(|l| l.addresses = vec!["10.244.1.0/24".parse().unwrap()]),
+        "link flannel.1: its address 10.244.1.0/24 is not a /32 inside the node's own subnet"
+    );
     assert_eq!(with(|l| l.mtu = 1501), "link flannel.1: MTU 1501 is not in 576 to 1500");
     assert_eq!(
-        with(|l| { l.mtu = 1279; l.addresses = vec!["fd00:10:0:1::/128".parse().unwrap()] }),
+        with(|l| {
+            l.mtu = 1279;
+            l.addresses = vec!["fd00:10:0:1::/128".parse().unwrap()]
+        }),
         "link flannel.1: MTU 1279 is not in 1280 to 1500"
     );
     let vxlan = |change: fn(&mut Vxlan)| {
@@ -130,7 +154,10 @@ fn links_that_a_backend_may_not_have() {
         refused_node(&plan(vec![wanted]))
     };
     assert_eq!(vxlan(|v| v.vni = 1 << 24), "link flannel.1: VNI 16777216 is not in 1 to 16777215");
-    assert_eq!(vxlan(|v| v.local = "192.0.2.2".parse().unwrap()), "link flannel.1: its local address 192.0.2.2 is not the node's");
+    assert_eq!(
+        vxlan(|v| v.local = "192.0.2.2".parse().unwrap()),
+        "link flannel.1: its local address 192.0.2.2 is not the node's"
+    );
     assert_eq!(refused_node(&plan(vec![link("flannel.1"), link("flannel.1")])), "link flannel.1: planned twice");
     let nine = (1..=9).map(|n| link(&format!("flannel.{n}"))).collect();
     assert_eq!(refused_node(&plan(nine)), "the node's plan: 9 links; 8 at the most");
@@ -149,8 +176,13 @@ fn node_plans_that_are_refused() {
         let error = refused_node(&with_intent(route(destination, None, tunnel())));
         assert!(error.ends_with("is not the cluster's network or a part of it beside the node's own"), "{error}");
     }
-    assert!(refused_node(&with_intent(route("10.244.0.0/16", None, Device::Uplink))).ends_with("does not lead into a link of the plan"));
-    assert!(refused_node(&with_intent(Intent::Unsupported("encap.seg6".into()))).ends_with("this host has no encap.seg6"));
+    assert!(
+        refused_node(&with_intent(route("10.244.0.0/16", None, Device::Uplink)))
+            .ends_with("does not lead into a link of the plan")
+    );
+    assert!(
+        refused_node(&with_intent(Intent::Unsupported("encap.seg6".into()))).ends_with("this host has no encap.seg6")
+    );
 }
 
 #[test]
@@ -160,7 +192,10 @@ fn publications_that_are_refused() {
         check_node(&NodePlan { publish, ..plan(vec![]) }, &node(), |_| Holder::Free).map_err(|v| v.to_string())
     };
     assert_eq!(with(Family::V4, "null"), Ok(()));
-    assert_eq!(with(Family::V4, "{").unwrap_err(), "what it publishes for IPv4: not JSON (EOF while parsing an object at line 1 column 1)");
+    assert_eq!(
+        with(Family::V4, "{").unwrap_err(),
+        "what it publishes for IPv4: not JSON (EOF while parsing an object at line 1 column 1)"
+    );
     let long = format!("\"{}\"", "x".repeat(MAX_PUBLICATION));
     assert_eq!(with(Family::V6, &long).unwrap_err(), "what it publishes for IPv6: 4098 bytes; 4096 at the most");
 }
@@ -169,9 +204,15 @@ fn publications_that_are_refused() {
 fn routes_that_a_peer_may_not_have() {
     let outside = "its destination is not in the peer's subnets";
     for destination in ["0.0.0.0/0", "::/0", "10.244.1.0/24", "10.244.0.0/16", "10.244.3.0/24", "203.0.113.7/32"] {
-        assert_eq!(refused(route(destination, None, tunnel())), format!("route {destination} dev flannel.1: {outside}"));
+        assert_eq!(
+            refused(route(destination, None, tunnel())),
+            format!("route {destination} dev flannel.1: {outside}")
+        );
     }
-    assert_eq!(refused(route("10.244.2.5/24", None, tunnel())), "route 10.244.2.5/24 dev flannel.1: its destination has host bits");
+    assert_eq!(
+        refused(route("10.244.2.5/24", None, tunnel())),
+        "route 10.244.2.5/24 dev flannel.1: its destination has host bits"
+    );
     assert_eq!(
         refused(route("10.244.2.0/24", Some("192.0.2.9"), tunnel())),
         "route 10.244.2.0/24 via 192.0.2.9 dev flannel.1: its gateway is not an address of the peer"
@@ -190,7 +231,9 @@ fn routes_that_a_peer_may_not_have() {
 fn the_uplink_is_for_peers_that_are_on_link() {
     accepted(route("10.244.2.0/24", Some("192.0.2.2"), Device::Uplink));
     let rule = "over the uplink, a route leads to an on-link address of the peer and nowhere else";
-    for (destination, gateway) in [("10.244.2.0/24", Some("192.0.2.9")), ("10.244.2.0/24", None), ("fd00:10:0:2::/64", Some("2001:db8::2"))] {
+    for (destination, gateway) in
+        [("10.244.2.0/24", Some("192.0.2.9")), ("10.244.2.0/24", None), ("fd00:10:0:2::/64", Some("2001:db8::2"))]
+    {
         let error = refused(route(destination, gateway, Device::Uplink));
         assert!(error.ends_with(rule), "{error}");
     }
@@ -200,18 +243,27 @@ fn the_uplink_is_for_peers_that_are_on_link() {
 fn a_peer_whose_subnet_is_this_nodes_own() {
     let mut thief = peer();
     thief.families[0].subnets = vec!["10.244.1.0/24".parse().unwrap()];
-    let error = check_peer(&[route("10.244.1.0/24", None, tunnel())], &thief, &node(), &[link("flannel.1")]).unwrap_err();
-    assert_eq!(error.to_string(), "route 10.244.1.0/24 dev flannel.1: its destination is not in the cluster's network, or is the node's own");
+    let error =
+        check_peer(&[route("10.244.1.0/24", None, tunnel())], &thief, &node(), &[link("flannel.1")]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "route 10.244.1.0/24 dev flannel.1: its destination is not in the cluster's network, or is the node's own"
+    );
 }
 
 #[test]
 fn entries_on_other_links_and_of_other_peers() {
     let mac = Mac([2, 0, 0, 0, 0, 2]);
-    let neighbor = |link: &str, address: &str, mac| Intent::Neighbor { link: link.into(), address: address.parse().unwrap(), mac };
-    let forwarding = |link: &str, remote: &str, mac| Intent::Forwarding { link: link.into(), mac, remote: remote.parse().unwrap() };
+    let neighbor =
+        |link: &str, address: &str, mac| Intent::Neighbor { link: link.into(), address: address.parse().unwrap(), mac };
+    let forwarding =
+        |link: &str, remote: &str, mac| Intent::Forwarding { link: link.into(), mac, remote: remote.parse().unwrap() };
     assert!(refused(neighbor("eth0", "10.244.2.0", mac)).ends_with("eth0 is not a link of this backend"));
     assert!(refused(neighbor("flannel.1", "192.0.2.254", mac)).ends_with("its address is not in the peer's subnets"));
-    assert!(refused(neighbor("flannel.1", "10.244.2.0", Mac([0xff; 6]))).ends_with("ff:ff:ff:ff:ff:ff is not the address of one station"));
+    assert!(
+        refused(neighbor("flannel.1", "10.244.2.0", Mac([0xff; 6])))
+            .ends_with("ff:ff:ff:ff:ff:ff is not the address of one station")
+    );
     assert!(refused(forwarding("eth0", "192.0.2.2", mac)).ends_with("eth0 is not a link of this backend"));
     assert!(refused(forwarding("flannel.1", "192.0.2.9", mac)).ends_with("its remote is not an address of the peer"));
     assert!(refused(forwarding("flannel.1", "2001:db8::2", mac)).ends_with("the link sends over IPv4"));
@@ -229,7 +281,11 @@ fn too_much_and_twice() {
 
 #[test]
 fn a_guests_text_cannot_spoil_a_message() {
-    let error = refused(Intent::Neighbor { link: "\x1b[2J\n".repeat(1000), address: "10.244.2.0".parse().unwrap(), mac: Mac([2; 6]) });
+    let error = refused(Intent::Neighbor {
+        link: "\x1b[2J\n".repeat(1000),
+        address: "10.244.2.0".parse().unwrap(),
+        mac: Mac([2; 6]),
+    });
     assert!(error.len() < 300 && !error.contains('\n') && !error.contains('\x1b'), "{error}");
 }
 
@@ -258,15 +314,30 @@ fn any_link_name() -> impl Strategy<Value = String> {
 
 fn any_intent() -> impl Strategy<Value = Intent> {
     let device = prop_oneof![Just(Device::Uplink), any_link_name().prop_map(Device::Link)];
-    let route = (any_net(), device, any::<bool>(), proptest::option::of(any_address()), proptest::option::of(any_address()), proptest::option::of(any::<u32>()))
+    let route = (
+        any_net(),
+        device,
+        any::<bool>(),
+        proptest::option::of(any_address()),
+        proptest::option::of(any_address()),
+        proptest::option::of(any::<u32>()),
+    )
         .prop_map(|(destination, device, on_link, gateway, source, mtu)| {
             Intent::Route(Route { destination, device, gateway, on_link, source, mtu, metric: None })
         });
     let mac = prop_oneof![any::<[u8; 6]>(), Just([2, 0, 0, 0, 0, 9])];
     prop_oneof![
         route,
-        (any_link_name(), any_address(), mac.clone()).prop_map(|(link, address, mac)| Intent::Neighbor { link, address, mac: Mac(mac) }),
-        (any_link_name(), mac, any_address()).prop_map(|(link, mac, remote)| Intent::Forwarding { link, mac: Mac(mac), remote }),
+        (any_link_name(), any_address(), mac.clone()).prop_map(|(link, address, mac)| Intent::Neighbor {
+            link,
+            address,
+            mac: Mac(mac)
+        }),
+        (any_link_name(), mac, any_address()).prop_map(|(link, mac, remote)| Intent::Forwarding {
+            link,
+            mac: Mac(mac),
+            remote
+        }),
         any::<String>().prop_map(Intent::Unsupported),
     ]
 }

@@ -1,0 +1,7 @@
+//! Everything that needs a kernel, each test in a network namespace that ends with its thread.
+
+mod entries;
+mod links;
+mod lookups;
+mod namespace;
+mod watching;

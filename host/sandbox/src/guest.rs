@@ -1,0 +1,171 @@
+//! One call's surroundings: the bindings of `wit/backend.wit`, and what a guest's store holds.
+
+use std::mem;
+use std::sync::Arc;
+
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime::{Engine, ResourceLimiter, Result, Store, bail};
+
+use crate::log::{GuestLog, printable};
+use crate::wasi;
+
+pub(crate) mod bindings {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "backend",
+    });
+}
+
+use bindings::twill::backend::log::Level;
+
+/// Bytes that a guest may hand over in one call or one line.
+pub(crate) const MAX_DATA: usize = 4 << 20;
+/// Handles to streams and the like that a guest may hold.
+const MAX_HANDLES: usize = 256;
+/// Core instances, tables, memories and table elements inside one component. Scripting engines consist of a dozen
+/// modules and put every function into a table.
+const MAX_INSTANCES: usize = 64;
+const MAX_TABLES: usize = 32;
+const MAX_MEMORIES: usize = 8;
+const MAX_TABLE_ELEMENTS: usize = 100_000;
+
+/// What the functions that a guest imports work on. Lives as long as one call.
+pub(crate) struct State {
+    log: Arc<GuestLog>,
+    random: u64,
+    memory_limit: usize,
+    memory_used: usize,
+    out_of_memory: bool,
+    unfinished_line: Vec<u8>,
+    last_words: String,
+}
+
+/// The guest called `exit`.
+#[derive(Debug, thiserror::Error)]
+#[error("exit code {0}")]
+pub(crate) struct Exited(pub(crate) u8);
+
+/// Everything that a guest may import.
+pub(crate) fn linker(engine: &Engine) -> Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    bindings::Backend::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    wasi::add_to_linker(&mut linker)?;
+    Ok(linker)
+}
+
+/// A fresh store for one call.
+pub(crate) fn store(engine: &Engine, log: Arc<GuestLog>, seed: &[u8; 32], memory_limit: usize) -> Store<State> {
+    let [a, b, c, d, e, f, g, h, ..] = *seed;
+    let state = State {
+        log,
+        random: u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+        memory_limit,
+        memory_used: 0,
+        out_of_memory: false,
+        unfinished_line: Vec::new(),
+        last_words: String::new(),
+    };
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| state);
+    store.set_hostcall_fuel(MAX_DATA);
+    store.set_max_component_handles(MAX_HANDLES);
+    store.set_epoch_deadline(1);
+    store
+}
+
+impl State {
+    pub(crate) fn out_of_memory(&self) -> bool {
+        self.out_of_memory
+    }
+
+    pub(crate) fn memory_limit(&self) -> usize {
+        self.memory_limit
+    }
+
+    /// What the guest wrote to stderr, mostly the reason of a panic.
+    pub(crate) fn last_words(&self) -> &str {
+        &self.last_words
+    }
+
+    /// The next number of a sequence that is the same for every call on this node (SplitMix64). No guest needs more: the
+    /// keys and addresses that must be secret or unique come from the host.
+    pub(crate) fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Takes what a guest writes to stdout or stderr, and logs it line by line.
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            if byte == b'\n' {
+                self.end_line();
+            } else if self.unfinished_line.len() < 4096 {
+                self.unfinished_line.push(byte);
+            }
+        }
+    }
+
+    /// Ends a line that has no end of its own.
+    pub(crate) fn end_line(&mut self) {
+        let line = mem::take(&mut self.unfinished_line);
+        let line = printable(String::from_utf8_lossy(&line).trim());
+        if line.is_empty() || line.starts_with("note: run with `RUST_BACKTRACE") {
+            return;
+        }
+        if self.last_words.len() + line.len() < 400 {
+            if !self.last_words.is_empty() {
+                self.last_words.push(' ');
+            }
+            self.last_words.push_str(&line);
+        }
+        self.log.emit(tracing::Level::WARN, &line);
+    }
+}
+
+impl bindings::twill::backend::types::Host for State {}
+
+impl bindings::twill::backend::log::Host for State {
+    fn emit(&mut self, level: Level, message: String) {
+        let level = match level {
+            Level::Debug => tracing::Level::DEBUG,
+            Level::Info => tracing::Level::INFO,
+            Level::Warn => tracing::Level::WARN,
+            Level::Error => tracing::Level::ERROR,
+        };
+        self.log.emit(level, &message);
+    }
+}
+
+impl ResourceLimiter for State {
+    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool> {
+        let used = self.memory_used.saturating_add(desired.saturating_sub(current));
+        if used > self.memory_limit {
+            self.out_of_memory = true;
+            bail!("out of memory");
+        }
+        self.memory_used = used;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool> {
+        if desired > MAX_TABLE_ELEMENTS {
+            bail!("a table of {desired} elements, {MAX_TABLE_ELEMENTS} at the most");
+        }
+        Ok(true)
+    }
+
+    fn instances(&self) -> usize {
+        MAX_INSTANCES
+    }
+
+    fn tables(&self) -> usize {
+        MAX_TABLES
+    }
+
+    fn memories(&self) -> usize {
+        MAX_MEMORIES
+    }
+}

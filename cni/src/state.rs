@@ -3,6 +3,10 @@
 //! A file is called `<container id>:<interface>`. Neither part can hold a colon, so the name says exactly one attachment
 //! and can never be one of flannel's, which are called `<container id>` and stay readable. The content is the same as
 //! flannel's: the configuration as the delegate got it. Files appear whole or not at all.
+//!
+//! For the way back to flannel's plugin, the first attachment of a container has a *double*: the same content under
+//! flannel's name. It comes and goes with our file, and is never made over a file that is there. It is no link, because
+//! flannel's plugin writes in place, and what it writes must not reach our file.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -93,31 +97,46 @@ impl Store {
     pub fn save_bytes(&self, attachment: &Attachment, bytes: &[u8]) -> Result<(), Error> {
         self.make_dir().map_err(|source| self.error("make the state directory", self.dir.clone(), source))?;
         let temporary = self.dir.join(temporary_name(attachment));
-        let file = self.file(attachment);
-        replace(&self.dir, &temporary, &file, bytes).map_err(|source| {
-            let _ = fs::remove_file(&temporary);
-            self.error("write the state file", file, source)
-        })
+        let mut files = vec![self.file(attachment)];
+        let flannels = self.flannels_file(attachment);
+        if !flannels.exists() || self.has_double(attachment) {
+            files.push(flannels);
+        }
+        for file in files {
+            replace(&temporary, &file, bytes).map_err(|source| {
+                let _ = fs::remove_file(&temporary);
+                self.error("write the state file", file, source)
+            })?;
+        }
+        let flushed = File::open(&self.dir).and_then(|dir| dir.sync_all());
+        flushed.map_err(|source| self.error("flush the state directory", self.dir.clone(), source))
     }
 
     /// Looks for the state of an attachment of `network`: our own file, else flannel's if it can be this attachment's.
     ///
     /// Flannel's file does not say which interface it is for, only for which network: the interface that was added last.
-    /// A file of another network is another interface's and is left for that one.
+    /// A file of another network is another interface's and is left for that one, and so is the double of a file of ours.
     pub fn load(&self, attachment: &Attachment, network: &str) -> Saved {
         match read(self.file(attachment)) {
             Saved::Nothing => {}
             own => return own,
         }
-        match read(self.dir.join(attachment.container())) {
+        if !self.doubled(attachment).is_empty() {
+            return Saved::Nothing;
+        }
+        match read(self.flannels_file(attachment)) {
             Saved::Config(record) if !record.is_of(network) => Saved::Nothing,
             flannels => flannels,
         }
     }
 
-    /// Removes the file that was found for an attachment, after it is released, and what a crashed ADD may have left.
+    /// Removes the file that was found for an attachment, after it is released, its double, and what a crashed ADD may
+    /// have left. The double goes first: after a crash, it is our file that a repeated DEL or a GC can be sure of.
     pub fn forget(&self, attachment: &Attachment, file: Option<&Path>) {
         remove(&self.dir.join(temporary_name(attachment)));
+        if self.has_double(attachment) {
+            remove(&self.flannels_file(attachment));
+        }
         if let Some(file) = file {
             remove(file);
         }
@@ -149,6 +168,31 @@ impl Store {
         self.dir.join(key(attachment))
     }
 
+    fn flannels_file(&self, attachment: &Attachment) -> PathBuf {
+        self.dir.join(attachment.container())
+    }
+
+    /// Whether the file of flannel's name is this attachment's to change and to remove.
+    fn has_double(&self, attachment: &Attachment) -> bool {
+        self.doubled(attachment) == [attachment.clone()]
+    }
+
+    /// The attachments of the same container that the file of flannel's name is the double of: their files say the same
+    /// and are not younger, as they would be than what flannel's plugin left before them. Interfaces of one network
+    /// normally share it, then it stays until the last.
+    fn doubled(&self, attachment: &Attachment) -> Vec<Attachment> {
+        let flannels = self.flannels_file(attachment);
+        let (Ok(state), Ok(entries)) = (fs::read(&flannels), fs::read_dir(&self.dir)) else { return Vec::new() };
+        let keys = entries.flatten().filter_map(|entry| entry.file_name().to_str().and_then(parse_key));
+        let siblings = keys.filter(|key| key.container() == attachment.container());
+        let changed = |file: &Path| fs::metadata(file).and_then(|about| about.modified()).ok();
+        let doubled = siblings.filter(|sibling| {
+            let file = self.file(sibling);
+            fs::read(&file).is_ok_and(|bytes| bytes == state) && changed(&file) <= changed(&flannels)
+        });
+        doubled.collect()
+    }
+
     fn error(&self, doing: &'static str, path: PathBuf, source: io::Error) -> Error {
         Error::State { doing, path, source }
     }
@@ -167,7 +211,7 @@ impl Store {
     }
 }
 
-fn replace(dir: &Path, temporary: &Path, file: &Path, bytes: &[u8]) -> io::Result<()> {
+fn replace(temporary: &Path, file: &Path, bytes: &[u8]) -> io::Result<()> {
     if let Err(error) = fs::remove_file(temporary)
         && error.kind() != io::ErrorKind::NotFound
     {
@@ -176,8 +220,7 @@ fn replace(dir: &Path, temporary: &Path, file: &Path, bytes: &[u8]) -> io::Resul
     let mut writer = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
     writer.write_all(bytes)?;
     writer.sync_all()?;
-    fs::rename(temporary, file)?;
-    File::open(dir)?.sync_all()
+    fs::rename(temporary, file)
 }
 
 fn read(file: PathBuf) -> Saved {
@@ -249,10 +292,12 @@ mod tests {
         let (_dir, store) = store();
         let eth0 = attachment("c-1.x_y", "eth0");
         store.save(&eth0, &config("n")).unwrap();
-        assert_eq!(names(&store), ["c-1.x_y:eth0"]);
+        assert_eq!(names(&store), ["c-1.x_y", "c-1.x_y:eth0"]);
         let file = store.dir.join("c-1.x_y:eth0");
         assert_eq!(fs::read_to_string(&file).unwrap(), r#"{"mtu":1450,"name":"n","type":"bridge"}"#);
-        assert_eq!((mode(&store.dir), mode(&file)), (0o700, 0o600));
+        let double = store.dir.join("c-1.x_y");
+        assert_eq!(fs::read(&double).unwrap(), fs::read(&file).unwrap());
+        assert_eq!((mode(&store.dir), mode(&file), mode(&double)), (0o700, 0o600, 0o600));
         assert_eq!(mode(store.dir.parent().unwrap()) & 0o500, 0o500);
 
         let saved = store.load(&eth0, "n");
@@ -270,19 +315,102 @@ mod tests {
         fs::write(store.dir.join(".c:eth0.tmp"), "{").unwrap();
         assert_eq!(store.load(&eth0, "n"), Saved::Nothing);
         store.save(&eth0, &config("n")).unwrap();
-        assert_eq!(names(&store), ["c:eth0"]);
+        assert_eq!(names(&store), ["c", "c:eth0"]);
         fs::write(store.dir.join(".c:eth0.tmp"), "{").unwrap();
-        store.forget(&eth0, None);
-        assert_eq!(names(&store), ["c:eth0"]);
+        store.forget(&eth0, Some(&store.file(&eth0)));
+        assert_eq!(names(&store), [""; 0]);
+    }
+
+    #[test]
+    fn what_a_crash_between_the_two_files_left_is_completed_or_forgotten() {
+        let (_dir, store) = store();
+        let eth0 = attachment("c", "eth0");
+        for lost in ["c", "c:eth0"] {
+            let lose = || {
+                store.save(&eth0, &config("n")).unwrap();
+                fs::remove_file(store.dir.join(lost)).unwrap();
+            };
+            lose();
+            store.save(&eth0, &config("n")).unwrap();
+            assert_eq!(names(&store), ["c", "c:eth0"], "{lost}");
+            lose();
+            let saved = store.load(&eth0, "n");
+            assert!(matches!(&saved, Saved::Config(record) if record.config == config("n")), "{lost}");
+            store.forget(&eth0, saved.file());
+            assert_eq!(names(&store), [""; 0], "{lost}");
+        }
+    }
+
+    #[test]
+    fn the_double_follows_its_file_and_is_no_link_of_it() {
+        let (_dir, store) = store();
+        let eth0 = attachment("c", "eth0");
+        let double = || fs::read(store.dir.join("c")).ok();
+        for network in ["one", "two"] {
+            store.save(&eth0, &config(network)).unwrap();
+            assert_eq!(double(), store.bytes(&eth0));
+        }
+        // As flannel's plugin writes for a second interface.
+        fs::write(store.dir.join("c"), "flannel's").unwrap();
+        assert_eq!(store.load(&eth0, "two"), Saved::Config(Record { config: config("two"), file: store.file(&eth0) }));
+        store.save(&eth0, &config("three")).unwrap();
+        assert_eq!(double().unwrap(), b"flannel's");
+        store.forget(&eth0, Some(&store.file(&eth0)));
+        assert_eq!(names(&store), ["c"]);
+    }
+
+    #[test]
+    fn interfaces_of_one_network_share_the_double_until_the_last() {
+        let (eth0, net1) = (attachment("c", "eth0"), attachment("c", "net1"));
+        for (first, last) in [(&eth0, &net1), (&net1, &eth0)] {
+            let (_dir, store) = store();
+            for one in [&eth0, &net1] {
+                store.save(one, &config("n")).unwrap();
+            }
+            fs::copy(store.file(&eth0), store.dir.join("c")).unwrap();
+            store.forget(first, Some(&store.file(first)));
+            assert_eq!(store.load(first, "n"), Saved::Nothing, "what is there is the other's");
+            assert_eq!(names(&store), ["c".to_owned(), key(last)]);
+            store.forget(last, Some(&store.file(last)));
+            assert_eq!(names(&store), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn a_second_interface_leaves_the_double_of_the_first() {
+        let (_dir, store) = store();
+        let (eth0, net1) = (attachment("c", "eth0"), attachment("c", "net1"));
+        store.save(&eth0, &config("n")).unwrap();
+        store.save(&net1, &config("other")).unwrap();
+        assert_eq!(fs::read(store.dir.join("c")).ok(), store.bytes(&eth0));
+        store.forget(&net1, Some(&store.file(&net1)));
+        assert_eq!(names(&store), ["c", "c:eth0"]);
+        store.forget(&eth0, Some(&store.file(&eth0)));
+        assert_eq!(names(&store), [""; 0]);
+    }
+
+    #[test]
+    fn what_flannels_plugin_left_before_is_no_double_even_if_it_says_the_same() {
+        let (_dir, store) = store();
+        let (eth0, net1) = (attachment("c", "eth0"), attachment("c", "net1"));
+        fs::create_dir_all(&store.dir).unwrap();
+        let flannels = store.dir.join("c");
+        fs::write(&flannels, Value::Object(config("n")).to_string()).unwrap();
+        File::options().write(true).open(&flannels).unwrap().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        store.save(&net1, &config("n")).unwrap();
+        assert_eq!(store.load(&eth0, "n").file(), Some(flannels.as_path()));
+        store.forget(&net1, Some(&store.file(&net1)));
+        assert_eq!(names(&store), ["c"]);
     }
 
     #[test]
     fn flannels_file_serves_only_its_own_network_and_after_ours() {
         let (_dir, store) = store();
         let (eth0, net1) = (attachment("c", "eth0"), attachment("c", "net1"));
-        store.save(&net1, &config("other")).unwrap();
         let flannels = store.dir.join("c");
+        fs::create_dir_all(&store.dir).unwrap();
         fs::write(&flannels, Value::Object(config("n")).to_string()).unwrap();
+        store.save(&net1, &config("other")).unwrap();
 
         assert_eq!(store.load(&eth0, "n"), Saved::Config(Record { config: config("n"), file: flannels.clone() }));
         assert_eq!(store.load(&eth0, "other"), Saved::Nothing);

@@ -102,6 +102,18 @@ impl Node {
     fn state(&self) -> Vec<String> {
         names(Path::new(STATE))
     }
+
+    /// What flannel's plugin does on DEL: it finds its file, runs the delegate with it, removes it.
+    fn flannels_del(&self, container: &str, ifname: &str) {
+        let file = format!("{STATE}/{container}");
+        let saved: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        let delegate = format!("{PLUGINS}/{}", saved["type"].as_str().unwrap());
+        sh(&format!(
+            "CNI_COMMAND=DEL CNI_CONTAINERID={container} CNI_IFNAME={ifname} CNI_NETNS=/run/netns/pod CNI_PATH={PLUGINS} \
+             {delegate} < {file}"
+        ));
+        fs::remove_file(file).unwrap();
+    }
 }
 
 #[test]
@@ -119,7 +131,10 @@ fn ipv4_add_and_del() {
         assert_eq!(link[0]["mtu"], 1450);
         assert!(sh("ip -j address show cni0").contains("10.244.3.1"));
         sh("ip netns exec pod ping -c1 -w10 10.244.3.1");
-        assert_eq!((node.reserved(), node.state()), (vec!["10.244.3.2".to_owned()], vec!["c1:eth0".to_owned()]));
+        assert_eq!(
+            (node.reserved(), node.state()),
+            (vec!["10.244.3.2".to_owned()], vec!["c1".to_owned(), "c1:eth0".to_owned()])
+        );
 
         for _ in 0..2 {
             node.run("DEL", "c1", "eth0", &conf("0.3.1")).done();
@@ -156,7 +171,10 @@ fn two_interfaces_in_one_container() {
         for _ in 0..2 {
             node.run("DEL", "c1", "net1", &plain).done();
             assert!(node.has("eth0") && !node.has("net1"));
-            assert_eq!((node.reserved(), node.state()), (vec!["10.244.3.2".to_owned()], vec!["c1:eth0".to_owned()]));
+            assert_eq!(
+                (node.reserved(), node.state()),
+                (vec!["10.244.3.2".to_owned()], vec!["c1".to_owned(), "c1:eth0".to_owned()])
+            );
         }
         node.run("DEL", "c1", "eth0", &plain).done();
         assert_eq!((node.reserved(), node.state()), (vec![], vec![]));
@@ -172,7 +190,7 @@ fn a_del_that_failed_is_repeated_with_success() {
             // The second has the bridge, but not the host-local that the bridge needs: its DEL fails.
             let _ = std::os::unix::fs::symlink("/usr/lib/cni/bridge", "/run/bin/bridge");
             node.call("DEL", "c1", "eth0", &conf("1.0.0")).env("CNI_PATH", path).run().error(999);
-            assert_eq!(node.state(), ["c1:eth0"], "{path}");
+            assert_eq!(node.state(), ["c1", "c1:eth0"], "{path}");
             assert_eq!(node.reserved(), ["10.244.3.2"], "{path}");
         }
         node.run("DEL", "c1", "eth0", &conf("1.0.0")).done();
@@ -205,12 +223,18 @@ fn a_failed_add_leaves_nothing() {
         node.run("ADD", "c1", "eth0", &small).result();
         assert!(node.run("ADD", "c2", "eth1", &small).error(999).contains("no IP addresses available"));
         assert!(!node.has("eth1"), "bridge alone leaves it in the pod");
-        assert_eq!((node.reserved(), node.state()), (vec!["10.244.3.2".to_owned()], vec!["c1:eth0".to_owned()]));
+        assert_eq!(
+            (node.reserved(), node.state()),
+            (vec!["10.244.3.2".to_owned()], vec!["c1".to_owned(), "c1:eth0".to_owned()])
+        );
 
         // A second ADD of what exists fails, and takes nothing from the pod.
         node.run("ADD", "c1", "eth0", &small).error(999);
         assert_eq!(node.addresses("eth0").unwrap(), ["10.244.3.2/30"]);
-        assert_eq!((node.reserved(), node.state()), (vec!["10.244.3.2".to_owned()], vec!["c1:eth0".to_owned()]));
+        assert_eq!(
+            (node.reserved(), node.state()),
+            (vec!["10.244.3.2".to_owned()], vec!["c1".to_owned(), "c1:eth0".to_owned()])
+        );
     });
 }
 
@@ -229,7 +253,7 @@ fn check_finds_a_lost_address() {
         sh("ip -n pod address del 10.244.3.2/24 dev eth0");
         node.run("CHECK", "c1", "eth0", &checked).error(999);
         node.run("CHECK", "c1", "eth7", &checked).error(999);
-        assert_eq!(node.state(), ["c1:eth0"]);
+        assert_eq!(node.state(), ["c1", "c1:eth0"]);
     });
 }
 
@@ -237,12 +261,40 @@ fn check_finds_a_lost_address() {
 fn pods_of_flannels_plugin_are_detached() {
     on_a_node("pods_of_flannels_plugin_are_detached", |node| {
         node.run("ADD", "c1", "eth0", &conf("0.3.1")).result();
-        // Its file has the same contents under another name.
-        fs::rename(format!("{STATE}/c1:eth0"), format!("{STATE}/c1")).unwrap();
+        // What its ADD leaves: the same content, only under its own name.
+        fs::remove_file(format!("{STATE}/c1:eth0")).unwrap();
         fs::remove_file("/run/flannel/subnet.env").unwrap();
         node.run("DEL", "c1", "eth0", &conf("0.3.1")).done();
         assert!(!node.has("eth0"));
         assert_eq!((node.reserved(), node.state()), (vec![], vec![]));
+    });
+}
+
+#[test]
+fn flannels_plugin_detaches_pods_of_ours() {
+    on_a_node("flannels_plugin_detaches_pods_of_ours", |node| {
+        // c1 was attached by flannel's plugin, c2 and c3 by this one, before the way back.
+        for (container, ifname) in [("c1", "eth0"), ("c2", "eth1"), ("c3", "eth2")] {
+            node.run("ADD", container, ifname, &conf("1.0.0")).result();
+        }
+        fs::remove_file(format!("{STATE}/c1:eth0")).unwrap();
+        fs::remove_file("/run/flannel/subnet.env").unwrap();
+        for (container, ifname) in [("c1", "eth0"), ("c2", "eth1"), ("c3", "eth2")] {
+            node.flannels_del(container, ifname);
+            assert!(!node.has(ifname));
+        }
+        assert_eq!((node.reserved(), node.state()), (vec![], vec!["c2:eth1".to_owned(), "c3:eth2".to_owned()]));
+
+        // With this plugin again, what is left of them can be detached once more, and takes nothing from new pods.
+        fs::write("/run/flannel/subnet.env", IPV4).unwrap();
+        node.run("ADD", "c4", "eth0", &conf("1.0.0")).result();
+        let reserved = node.reserved();
+        node.run("DEL", "c2", "eth1", &conf("1.0.0")).done();
+        let mut gc = conf("1.1.0");
+        gc["cni.dev/valid-attachments"] = json!([{ "containerID": "c4", "ifname": "eth0" }]);
+        node.run("GC", "", "", &gc).done();
+        assert_eq!((node.reserved(), node.state()), (reserved, vec!["c4".to_owned(), "c4:eth0".to_owned()]));
+        assert!(node.has("eth0"));
     });
 }
 
@@ -271,10 +323,10 @@ fn gc_and_status() {
         let mut now = conf("1.1.0");
         node.run("STATUS", "", "", &now).done();
         node.run("GC", "", "", &now).done();
-        assert_eq!(node.state(), ["c1:eth0", "c2:eth1", "c3:eth2"]);
+        assert_eq!(node.state(), ["c1", "c1:eth0", "c2", "c2:eth1", "c3", "c3:eth2"]);
         now["cni.dev/valid-attachments"] = json!([{ "containerID": "c1", "ifname": "eth0" }]);
         node.run("GC", "", "", &now).done();
-        assert_eq!(node.state(), ["c1:eth0", "c3:eth2"]);
+        assert_eq!(node.state(), ["c1", "c1:eth0", "c3", "c3:eth2"]);
         assert_eq!(node.reserved(), ["10.244.3.2"]);
         assert_eq!(
             names(Path::new("/var/lib/cni/networks/other")).iter().filter(|name| name.starts_with("10.")).count(),

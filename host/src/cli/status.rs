@@ -35,7 +35,7 @@ pub(super) fn run(arguments: &StatusArguments) -> Result<(), String> {
 
 fn table(status: &Status) -> String {
     let mut text = String::new();
-    let ready = status.reason.as_ref().map_or("ready".to_owned(), |reason| format!("not ready: {reason}"));
+    let ready = status.reason.as_ref().map_or("ready".to_owned(), |reason| format!("not ready: {}", plain(reason)));
     let _ = writeln!(text, "node     {}  {ready}  (twill {})", status.node, status.version);
     let _ = writeln!(text, "uplink   {}  mtu {}", status.uplink.name, status.uplink.mtu);
     for f in &status.families {
@@ -62,7 +62,7 @@ fn table(status: &Status) -> String {
             b.links.join(" ")
         );
         if let Some(error) = &b.error {
-            let _ = writeln!(text, "         {error}");
+            let _ = writeln!(text, "         {}", plain(error));
         }
     }
     let width = status.peers.iter().map(|p| p.name.len()).max().unwrap_or(0).max(4);
@@ -75,16 +75,21 @@ fn table(status: &Status) -> String {
             "{:<width$}  {:<11}  {backend:<9}  {entries:>7}  {}",
             p.name,
             state(p.state),
-            p.message.as_deref().unwrap_or("")
+            plain(p.message.as_deref().unwrap_or(""))
         );
     }
     if !status.errors.is_empty() {
         let _ = writeln!(text, "\nlast errors");
         for error in &status.errors {
-            let _ = writeln!(text, "  {error}");
+            let _ = writeln!(text, "  {}", plain(error));
         }
     }
     text
+}
+
+/// Text that came from elsewhere, fit for a terminal.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 fn state(state: PeerState) -> &'static str {

@@ -44,6 +44,11 @@ const RETRY: Duration = Duration::from_secs(1);
 const RESYNC: Duration = Duration::from_secs(300);
 /// A link that nothing leads through any more still receives for so long, since peers change over later.
 const DRAIN: Duration = Duration::from_secs(5);
+/// So long the uplink may be without its addresses, or gone, before another one is looked for: a flap is no reason to
+/// move every tunnel.
+const UPLINK_PATIENCE: Duration = Duration::from_secs(10);
+/// An error that goes on is logged again after so long.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// Events taken in before what they mean is done.
 const EVENTS_AT_ONCE: usize = 4096;
 
@@ -179,6 +184,7 @@ struct Due {
     routes: Option<Instant>,
     resync: Option<Instant>,
     drain: Option<Instant>,
+    reselect: Option<Instant>,
 }
 
 struct Daemon {
@@ -198,7 +204,7 @@ struct Daemon {
     due: Due,
     /// All nodes were read once without trouble: a subnet that is in no node's record belongs to nobody.
     seen_all_nodes: bool,
-    errors: VecDeque<String>,
+    errors: VecDeque<(Instant, String)>,
     timings: Timings,
 }
 
@@ -225,6 +231,9 @@ impl Daemon {
                         Err(error) => self.complain("planning", error.to_string()),
                     }
                 }
+                result = self.publisher.written() => if let Err(error) = result {
+                    self.complain("publishing", error);
+                },
                 () = self.store.changed() => {}
                 ended = &mut feeding, if !feeding.is_finished() => match ended {
                     Ok(Err(error)) => return Err(error.into()),
@@ -261,6 +270,9 @@ impl Daemon {
         let now = Instant::now();
         let due = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
         self.take_nodes()?;
+        if due(&mut self.due.reselect) {
+            self.reselect_uplink().await;
+        }
         if due(&mut self.due.links) {
             self.look_at_links().await;
         }
@@ -277,12 +289,12 @@ impl Daemon {
         if due(&mut self.due.drain) {
             self.drain_links().await;
         }
-        self.publish().await;
+        self.publish();
         Ok(())
     }
 
     fn next_wake(&self) -> Instant {
-        let due = [self.due.links, self.due.routes, self.due.resync, self.due.drain];
+        let due = [self.due.links, self.due.routes, self.due.resync, self.due.drain, self.due.reselect];
         let later = [self.dataplane.table().next_due(), self.peering.next_due(), self.publisher.next_due()];
         let retries = self.attached.iter().filter_map(Attached::next_due);
         let earliest = due.into_iter().chain(later).flatten().chain(retries).min();
@@ -302,7 +314,7 @@ impl Daemon {
 
     /// Writes the difference between what is wanted and what is there.
     async fn apply(&mut self) {
-        let blind = !self.seen_all_nodes || self.attached.iter().any(|a| a.plan.is_none());
+        let blind = self.is_blind();
         let unplanned = self.unplanned();
         match self.dataplane.apply(blind, &unplanned).await {
             Ok(true) => {}
@@ -320,14 +332,12 @@ impl Daemon {
 
     /// Removes links of an earlier configuration, once nothing leads through them and peers had time to notice.
     async fn drain_links(&mut self) {
-        if !self.seen_all_nodes || self.attached.iter().any(|a| a.plan.is_none()) {
-            return;
-        }
         let now = Instant::now();
+        let blind = self.is_blind();
         let wanted = self.attached.iter().flat_map(|a| a.link_names()).collect();
         for (index, name) in self.dataplane.leftover_links(&wanted) {
             match self.dataplane.unused_since(index) {
-                Some(since) if now >= since + DRAIN => match self.dataplane.remove_link(index, &name).await {
+                Some(since) if now >= since + DRAIN && !blind => match self.dataplane.remove_link(index, &name).await {
                     Ok(()) => tracing::info!(link = name, "removed: nothing leads through it any more"),
                     Err(error) => self.complain("removing a link of an earlier configuration", error.to_string()),
                 },
@@ -337,14 +347,22 @@ impl Daemon {
         }
     }
 
+    /// Not everything is known yet that could want what is in the kernel.
+    fn is_blind(&self) -> bool {
+        !self.seen_all_nodes || self.attached.iter().any(|a| a.plan.is_none())
+    }
+
     /// Tells the operator, in the log and in the status.
     fn complain(&mut self, what: &str, error: String) {
-        if self.errors.back() != Some(&error) {
-            tracing::error!("{what}: {error}");
-            self.errors.push_back(error);
-            if self.errors.len() > REMEMBERED_ERRORS {
-                self.errors.pop_front();
-            }
+        let now = Instant::now();
+        if self.errors.iter().any(|(at, said)| *said == error && now < *at + SAY_AGAIN) {
+            return;
+        }
+        tracing::error!("{what}: {error}");
+        self.errors.retain(|(_, said)| *said != error);
+        self.errors.push_back((now, error));
+        if self.errors.len() > REMEMBERED_ERRORS {
+            self.errors.pop_front();
         }
     }
 

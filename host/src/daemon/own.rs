@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ipnet::IpNet;
 use twill_model::{ExistingLink, Family, Node, NodeFamily};
@@ -179,7 +180,11 @@ impl Daemon {
             self.claim_own();
         }
         if selectors != effective_selectors(&self.options, self.own.record.as_deref()) {
-            self.due.links = Some(std::time::Instant::now());
+            self.due.reselect = Some(Instant::now());
+        }
+        let overrides = self.own.record.as_deref().map(|record| public_overrides(&self.options.keys, record));
+        if let Some(Err(error)) = overrides {
+            self.complain("this node's annotations", error.to_string());
         }
         self.publisher.record_changed();
         Ok(())
@@ -197,31 +202,53 @@ impl Daemon {
 
     /// Looks at links and addresses again: the uplink may be another one, links of ours may be gone or changed.
     pub(super) async fn look_at_links(&mut self) {
-        let now = std::time::Instant::now();
-        if let Err(error) = self.dataplane.survey().await {
-            self.complain("reading the kernel's links", error.to_string());
-            self.due.links = Some(now + super::RETRY);
-            return;
-        }
-        let selectors = effective_selectors(&self.options, self.own.record.as_deref());
-        match discover_uplink(&selectors, &self.conf, &mut self.dataplane).await {
-            Ok(selected) => {
-                self.own.uplink_problem = None;
-                if selected != self.own.selected {
-                    tracing::info!(uplink = selected.uplink.name, mtu = selected.uplink.mtu, "the uplink changed");
-                    self.dataplane.set_uplink(&selected.uplink);
-                    self.own.selected = selected;
-                    self.claim_own();
-                }
-            }
+        let now = Instant::now();
+        let links = match self.dataplane.survey().await {
+            Ok(links) => links,
             Err(error) => {
-                self.own.uplink_problem = Some(error.to_string());
-                self.complain("choosing the uplink", error.to_string());
+                self.complain("reading the kernel's links", error.to_string());
+                self.due.links = Some(now + super::RETRY);
+                return;
             }
+        };
+        match self.own.selected.still_on(&links) {
+            Some(selected) => {
+                self.due.reselect = None;
+                self.own.uplink_problem = None;
+                self.use_uplink(selected);
+            }
+            None => drop(self.due.reselect.get_or_insert(now + super::UPLINK_PATIENCE)),
         }
         self.ensure_links().await;
         self.due.resync = Some(now);
         self.due.routes = Some(now + super::ROUTES_SETTLE);
+    }
+
+    /// Chooses the uplink anew, by the rules of a start. If there is none, the last one stays.
+    pub(super) async fn reselect_uplink(&mut self) {
+        let selectors = effective_selectors(&self.options, self.own.record.as_deref());
+        match discover_uplink(&selectors, &self.conf, &mut self.dataplane).await {
+            Ok(selected) => {
+                self.own.uplink_problem = None;
+                self.use_uplink(selected);
+            }
+            Err(error) => {
+                self.own.uplink_problem = Some(error.to_string());
+                self.complain("choosing the uplink", error.to_string());
+                self.due.reselect = Some(Instant::now() + super::UPLINK_PATIENCE);
+            }
+        }
+    }
+
+    fn use_uplink(&mut self, selected: Selected) {
+        if selected == self.own.selected {
+            return;
+        }
+        tracing::info!(uplink = selected.uplink.name, mtu = selected.uplink.mtu, "the uplink changed");
+        self.dataplane.set_uplink(&selected.uplink);
+        self.own.selected = selected;
+        self.due.links = Some(Instant::now());
+        self.claim_own();
     }
 
     /// Brings all links into the state that their plans describe, and the plans' entries onto them.
@@ -233,7 +260,7 @@ impl Daemon {
             let kind = attached.config.kind.clone();
             if let Err(error) = self.dataplane.ensure(&kind, &plan.links, &self.own.selected.uplink).await {
                 self.complain("links", format!("backend {kind}: {error}"));
-                self.due.links = Some(std::time::Instant::now() + super::RETRY);
+                self.due.links = Some(Instant::now() + super::RETRY);
             }
         }
         if *self.dataplane.interfaces() != before {
@@ -243,7 +270,7 @@ impl Daemon {
                 self.dataplane.want(&owner, entries);
             }
         }
-        self.due.drain = Some(std::time::Instant::now());
+        self.due.drain = Some(Instant::now());
     }
 
     /// Notes or forgets that a node's newest record is of no use.
@@ -269,13 +296,8 @@ async fn discover_uplink(
 
 /// The flags, and the annotations that a person can set instead of `--public-ip` (flannel: they come before the flags).
 fn effective_selectors(options: &Options, record: Option<&NodeRecord>) -> Selectors {
-    let mut selectors = options.selectors.clone();
     let overrides = record.map_or(Ok(Vec::new()), |record| public_overrides(&options.keys, record));
-    for address in overrides.unwrap_or_default() {
-        selectors.public.retain(|a| Family::of(a) != Family::of(&address));
-        selectors.public.push(address);
-    }
-    selectors
+    options.selectors.clone().with_public(&overrides.unwrap_or_default())
 }
 
 fn published(record: &NodeRecord, keys: &AnnotationKeys) -> (String, BTreeMap<Family, String>) {

@@ -3,9 +3,12 @@
 //! It speaks only once what it says is true: links are up, and every peer was looked at once. A pod that starts because
 //! of subnet.env finds a network.
 
+use std::future::pending;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
+
+use tokio::task::JoinHandle;
 
 use super::{Daemon, Options, RETRY};
 use crate::lease::{SubnetEnv, own_annotations};
@@ -23,6 +26,9 @@ pub(super) struct Publisher {
     /// The last content of subnet.env.
     written: Option<SubnetEnv>,
     again: Option<Instant>,
+    writing: Option<JoinHandle<Result<OwnPatch, String>>>,
+    /// The own Node changed since the write began.
+    stale: bool,
 }
 
 impl Publisher {
@@ -35,12 +41,15 @@ impl Publisher {
             patched: None,
             written: None,
             again: None,
+            writing: None,
+            stale: false,
         }
     }
 
     /// The own Node changed: what was written there may be gone.
     pub(super) fn record_changed(&mut self) {
         self.patched = None;
+        self.stale = true;
     }
 
     /// When something that could not be written is due again.
@@ -53,15 +62,38 @@ impl Publisher {
         self.patched.is_some() && self.written.is_some()
     }
 
-    async fn patch(&mut self, patch: OwnPatch) -> Result<(), String> {
-        if self.patched.as_ref() == Some(&patch) {
-            return Ok(());
+    /// Starts to write into the own Node, unless it says so already. In a task, since its folder may be far away.
+    fn patch(&mut self, patch: OwnPatch) {
+        if self.patched.as_ref() == Some(&patch) || self.writing.is_some() {
+            return;
         }
-        let changed = self.source.write_own(&self.node, &patch).await.map_err(|error| error.to_string())?;
-        if changed {
-            tracing::info!(node = self.node, "annotations and condition of this node are up to date");
+        self.stale = false;
+        let (source, node) = (Arc::clone(&self.source), self.node.clone());
+        self.writing = Some(tokio::spawn(async move {
+            let changed = source.write_own(&node, &patch).await.map_err(|error| error.to_string())?;
+            if changed {
+                tracing::info!(node, "annotations and condition of this node are up to date");
+            }
+            Ok(patch)
+        }));
+    }
+
+    /// Waits until a write into the own Node has ended.
+    ///
+    /// # Errors
+    /// When it failed; it is tried again.
+    pub(super) async fn written(&mut self) -> Result<(), String> {
+        let Some(writing) = &mut self.writing else { return pending().await };
+        let result = writing.await.map_err(|error| error.to_string()).flatten();
+        self.writing = None;
+        match result {
+            Ok(patch) if !self.stale => self.patched = Some(patch),
+            Ok(_) => {}
+            Err(error) => {
+                self.again = Some(Instant::now() + RETRY);
+                return Err(error);
+            }
         }
-        self.patched = Some(patch);
         Ok(())
     }
 
@@ -79,7 +111,7 @@ impl Publisher {
 
 impl Daemon {
     /// Publishes what is true and not published yet.
-    pub(super) async fn publish(&mut self) {
+    pub(super) fn publish(&mut self) {
         if self.publisher.again.is_some_and(|at| at > Instant::now()) || !self.peering.settled {
             return;
         }
@@ -95,19 +127,16 @@ impl Daemon {
             own_annotations(&self.options.keys, lease, &self.own.selected, &first.config.kind, &plan.publish, record);
         let env = SubnetEnv::new(lease, pod_mtu, false);
         let set_condition = self.publisher.set_condition;
-        let patched = match annotations {
+        match annotations {
             Ok(annotations) => {
                 let condition = set_condition.then(Condition::network_is_up);
-                self.publisher.patch(OwnPatch { annotations, condition }).await
+                self.publisher.patch(OwnPatch { annotations, condition });
             }
-            Err(error) => Err(error.to_string()),
-        };
-        let written = self.publisher.write(env);
-        for result in [patched, written] {
-            if let Err(error) = result {
-                self.publisher.again = Some(Instant::now() + RETRY);
-                self.complain("publishing", error);
-            }
+            Err(error) => self.complain("publishing", error.to_string()),
+        }
+        if let Err(error) = self.publisher.write(env) {
+            self.publisher.again = Some(Instant::now() + RETRY);
+            self.complain("publishing", error);
         }
     }
 }

@@ -40,7 +40,7 @@ impl Daemon {
             families: families.collect(),
             backends: self.attached.iter().map(backend).collect(),
             peers,
-            errors: self.errors.iter().cloned().collect(),
+            errors: self.errors.iter().map(|(_, error)| error.clone()).collect(),
             counters: self.counters(),
             timings: self.timings,
         }

@@ -78,6 +78,16 @@ impl Selected {
     pub fn family(&self, family: Family) -> Option<&SelectedFamily> {
         self.families.iter().find(|f| f.family == family)
     }
+
+    /// The same choice among these links, with the index and MTU that the interface has now. None, if it is gone or lost
+    /// one of its addresses.
+    #[must_use]
+    pub fn still_on(&self, links: &[LinkInfo]) -> Option<Self> {
+        let link = links.iter().find(|link| link.name == self.uplink.name)?;
+        let has = |family: &SelectedFamily| link.addresses.iter().any(|address| address.net.addr() == family.local);
+        let uplink = Uplink { index: link.index, mtu: link.mtu, ..self.uplink.clone() };
+        self.families.iter().all(has).then(|| Self { uplink, ..self.clone() })
+    }
 }
 
 /// Why there is no uplink.

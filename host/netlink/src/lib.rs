@@ -19,6 +19,7 @@ mod entry;
 mod error;
 mod interest;
 mod link;
+mod link_encode;
 mod link_plan;
 mod links;
 mod lookup;

@@ -1,27 +1,24 @@
 //! Reading links, and bringing one into the state that it shall have.
 
 use std::io;
-use std::net::IpAddr;
 
 use futures_util::{Stream, StreamExt};
-use ipnet::IpNet;
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
-    NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo as RawInfo, LinkMessage,
-};
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_sys::AsyncSocket;
 use rustix::io::Errno;
 use tokio::task::JoinHandle;
-use twill_model::{Family, LinkKind, Mac, Vxlan};
+use twill_model::{LinkKind, Mac, Vxlan};
 
 use crate::error::hint;
 use crate::message::{NLMSG_ERROR, RawMessage};
-use crate::{AddressInfo, Change, Difference, Error, LinkInfo, LinkWanted, OperationError, Step, encode, link_plan};
+use crate::{
+    AddressInfo, Change, Difference, Error, LinkInfo, LinkWanted, OperationError, Step, link_encode, link_plan,
+};
 
 /// So often a dump that somebody's write interrupted is begun anew.
 const ATTEMPTS: usize = 10;
@@ -230,14 +227,8 @@ impl Links {
     }
 
     async fn create(&self, wanted: &LinkWanted, vxlan: &Vxlan) -> Result<(), LinkError> {
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::IfName(wanted.name.clone()));
-        message.attributes.push(LinkAttribute::Mtu(wanted.effective_mtu()));
-        message.attributes.push(LinkAttribute::TxQueueLen(0));
-        message.attributes.extend(wanted.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
-        message.attributes.push(vxlan_info(vxlan_settings(wanted.underlay, vxlan)));
         let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-        self.request("create", &wanted.name, RouteNetlinkMessage::NewLink(message), flags).await?;
+        self.request("create", &wanted.name, link_encode::creation(wanted, vxlan), flags).await?;
         let link = self.found(&wanted.name).await?;
         let different = |difference| LinkError::Different { link: wanted.name.clone(), difference };
         match link_plan::plan(Some(&link), wanted) {
@@ -255,7 +246,7 @@ impl Links {
         refuse_router_advertisements(&link.name);
         let mut done = Vec::new();
         for change in changes {
-            let (message, flags) = change_request(link, wanted, &change);
+            let (message, flags) = link_encode::change(link.index, wanted, &change);
             let what = format!("change ({change})");
             match (self.request(&what, &link.name, message, flags).await, &change) {
                 (Ok(()), _) => done.push(change),
@@ -387,94 +378,12 @@ fn is_unsupported(errno: i32) -> bool {
 }
 
 fn difference(link: &LinkInfo, change: &Change) -> Difference {
-    let to = change.to_string();
-    Difference { what: "a setting that this kernel cannot change", from: format!("that of {}", link.name), to }
+    let from = format!("as {} was made", link.name);
+    Difference { what: "a setting that this kernel cannot change in place", from, to: change.to_string() }
 }
 
 fn join(differences: &[Difference]) -> String {
     differences.iter().map(Difference::to_string).collect::<Vec<_>>().join(", ")
-}
-
-/// The request that makes a change, and its flags.
-fn change_request(link: &LinkInfo, wanted: &LinkWanted, change: &Change) -> (RouteNetlinkMessage, u16) {
-    const SET: u16 = NLM_F_REQUEST | NLM_F_ACK;
-    let mut message = LinkMessage::default();
-    message.header.index = link.index;
-    let attribute = match change {
-        Change::AddAddress(net) => {
-            let message = address_message(link.index, net);
-            return (RouteNetlinkMessage::NewAddress(message), SET | NLM_F_CREATE | NLM_F_REPLACE);
-        }
-        Change::RemoveAddress(net) => {
-            return (RouteNetlinkMessage::DelAddress(address_message(link.index, net)), SET);
-        }
-        // Settings of a kind are changed by NEWLINK, and by nothing else.
-        Change::Learning(on) => {
-            message.attributes.push(vxlan_info(vec![InfoVxlan::Learning(*on)]));
-            return (RouteNetlinkMessage::NewLink(message), SET);
-        }
-        Change::Local { to, .. } => {
-            message.attributes.push(vxlan_info(vec![vxlan_local(*to)]));
-            return (RouteNetlinkMessage::NewLink(message), SET);
-        }
-        Change::Up => {
-            message.header.flags = LinkFlags::Up;
-            message.header.change_mask = LinkFlags::Up;
-            return (RouteNetlinkMessage::SetLink(message), SET);
-        }
-        Change::Alias => LinkAttribute::IfAlias(wanted.alias.clone()),
-        Change::Mtu { to, .. } => LinkAttribute::Mtu(*to),
-        Change::Mac { to, .. } => LinkAttribute::Address(to.0.to_vec()),
-    };
-    message.attributes.push(attribute);
-    (RouteNetlinkMessage::SetLink(message), SET)
-}
-
-fn address_message(index: u32, net: &IpNet) -> AddressMessage {
-    let mut message = AddressMessage::default();
-    message.header.family = encode::address_family(Family::of_net(net));
-    message.header.prefix_len = net.prefix_len();
-    message.header.index = index;
-    message.attributes.push(AddressAttribute::Local(net.addr()));
-    message.attributes.push(AddressAttribute::Address(net.addr()));
-    message
-}
-
-fn vxlan_info(settings: Vec<InfoVxlan>) -> LinkAttribute {
-    LinkAttribute::LinkInfo(vec![RawInfo::Kind(InfoKind::Vxlan), RawInfo::Data(InfoData::Vxlan(settings))])
-}
-
-/// Exactly what flannel sends when it makes a device.
-fn vxlan_settings(underlay: u32, vxlan: &Vxlan) -> Vec<InfoVxlan> {
-    let mut settings = vec![
-        InfoVxlan::Id(vxlan.vni),
-        InfoVxlan::Link(underlay),
-        vxlan_local(vxlan.local),
-        InfoVxlan::Ttl(0),
-        InfoVxlan::Tos(0),
-        InfoVxlan::Learning(vxlan.learning),
-        InfoVxlan::Proxy(false),
-        InfoVxlan::Rsc(false),
-        InfoVxlan::L2Miss(false),
-        InfoVxlan::L3Miss(false),
-    ];
-    if Family::of(&vxlan.local) == Family::V6 {
-        settings.extend([InfoVxlan::UDPZeroCsumTX(false), InfoVxlan::UDPZeroCsumRX(false)]);
-    }
-    if vxlan.port != 0 {
-        settings.push(InfoVxlan::Port(vxlan.port));
-    }
-    if vxlan.gbp {
-        settings.push(InfoVxlan::Gbp);
-    }
-    settings
-}
-
-fn vxlan_local(local: IpAddr) -> InfoVxlan {
-    match local {
-        IpAddr::V4(v4) => InfoVxlan::Local(v4),
-        IpAddr::V6(v6) => InfoVxlan::Local6(v6),
-    }
 }
 
 /// Routers inside the overlay are no business of the node's. Without IPv6 there is no such file.

@@ -92,8 +92,11 @@ impl Words {
         let nodad = if self.host_length == 128 { "nodad" } else { "" };
         sh(&format!(
             "ip link add uplink type bridge; ip link set uplink up; ip addr add {local}/{length} dev uplink {nodad}
+             # The kernel finishes an IPv6 address in the background.
+             until {ip} route show table local | grep -q '^local {local} '; do sleep 0.01; done
              ip link add flannel.1 type vxlan id 1 dev uplink local {local} dstport 8472 nolearning
-             ip link set flannel.1 up"
+             ip link set flannel.1 up",
+            ip = self.ip,
         ));
         index_of("flannel.1")
     }

@@ -22,7 +22,7 @@ use crate::inspect::{MAX_COMPONENT, inspect};
 /// The hidden subcommand: `twill compile-component < component > code`.
 pub const COMPILER_COMMAND: &str = "compile-component";
 
-/// Bytes of address space: the largest component known, a Python, takes half of it.
+/// Bytes of address space.
 const MEMORY: u64 = 1 << 30;
 /// Seconds of processor time.
 const TIME: u64 = 60;

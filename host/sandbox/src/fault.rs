@@ -17,7 +17,7 @@ pub enum Fault {
     /// It called too deep.
     #[error("used more than {} KiB of stack", twill_engine::GUEST_STACK >> 10)]
     OutOfStack,
-    /// It did not answer in time.
+    /// It did not answer in time; milliseconds of processor time.
     #[error("did not answer within {0} ms")]
     TimedOut(u128),
     /// It handed over more than the host takes.

@@ -69,7 +69,6 @@ pub(crate) fn store(engine: &Engine, log: Arc<GuestLog>, seed: &[u8; 32], memory
     store.limiter(|state| state);
     store.set_hostcall_fuel(MAX_DATA);
     store.set_max_component_handles(MAX_HANDLES);
-    store.set_epoch_deadline(1);
     store
 }
 

@@ -44,6 +44,7 @@ mod fault;
 mod guest;
 mod inspect;
 mod log;
+mod patience;
 mod sandbox;
 mod wasi;
 mod watchdog;

@@ -1,7 +1,7 @@
 //! The end of calls that do not end.
 //!
-//! A guest is stopped by raising the engine's epoch. Nobody raises it as a rule: while no call runs, and while calls end in
-//! time, the watchdog's thread sleeps and nothing ticks.
+//! A guest looks up when the engine's epoch is raised, and is stopped if its time is over (see `patience.rs`). As a rule
+//! nobody raises it: while no call runs, and while calls end in time, the watchdog's thread sleeps and nothing ticks.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use wasmtime::Engine;
 
-/// After the first time, in case that a guest had not begun when the epoch was raised.
+/// How often a guest looks up after the first time.
 const AGAIN: Duration = Duration::from_millis(10);
 
 /// Watches one call at a time.

@@ -21,6 +21,7 @@ use crate::fault::{CallError, Fault};
 use crate::guest::bindings::{Backend, BackendPre};
 use crate::guest::{self, State};
 use crate::log::GuestLog;
+use crate::patience;
 use crate::watchdog::Watchdog;
 
 /// What guests may take.
@@ -28,7 +29,7 @@ use crate::watchdog::Watchdog;
 pub struct Limits {
     /// Bytes of memory, all memories of a component together.
     pub memory: usize,
-    /// Time of a call about no peer.
+    /// Processor time of a call about no peer.
     pub time: Duration,
     /// More time for each peer.
     pub time_per_peer: Duration,
@@ -182,6 +183,7 @@ impl Runner {
         let allowed = self.limits.time + self.limits.time_per_peer * u32::try_from(peers).unwrap_or(u32::MAX);
         let start = Instant::now();
         let mut store = guest::store(&self.engine, Arc::clone(&guest.log), seed, self.limits.memory);
+        patience::limit(&mut store, allowed);
         let watching = self.watchdog.watch(allowed);
         let result = guest.pre.instantiate(&mut store).and_then(|backend| function(&mut store, &backend));
         drop(watching);

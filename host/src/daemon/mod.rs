@@ -88,6 +88,14 @@ pub enum StartError {
     /// The configuration.
     #[error(transparent)]
     Config(#[from] LoadError),
+    /// More than one backend.
+    #[error("{file} has {count} backends in Backends; this release runs one: leave one there, or use Backend", file = file.display())]
+    SeveralBackends {
+        /// The configuration.
+        file: PathBuf,
+        /// How many there are.
+        count: usize,
+    },
     /// The status socket.
     #[error("making the status socket in {dir}: {error}; give another folder with --run-dir, or stop the other daemon", dir = dir.display())]
     Socket {
@@ -129,6 +137,9 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         return Err(StartError::NotAllowed);
     }
     let conf = NetConf::load(&options.net_config_path)?;
+    if conf.backends.len() > 1 {
+        return Err(StartError::SeveralBackends { file: options.net_config_path.clone(), count: conf.backends.len() });
+    }
     let (socket, questions) = StatusSocket::open(&options.run_dir)
         .map_err(|error| StartError::Socket { dir: options.run_dir.clone(), error })?;
     let mut dataplane = Dataplane::connect(&options.run_dir, conf.networks.clone()).await?;

@@ -268,7 +268,11 @@ impl Daemon {
         match notice {
             Notice::Entries | Notice::Nothing => {}
             Notice::Links => drop(self.due.links.get_or_insert(now + LINKS_SETTLE)),
-            Notice::Routes => drop(self.due.routes.get_or_insert(now + ROUTES_SETTLE)),
+            Notice::Route(destination) => {
+                if self.peers.iter().flat_map(|peer| &peer.families).any(|f| destination.contains(&f.public)) {
+                    self.due.routes.get_or_insert(now + ROUTES_SETTLE);
+                }
+            }
             Notice::Overrun => {
                 self.due.links = Some(now);
                 self.due.routes = Some(now);

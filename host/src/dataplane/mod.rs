@@ -53,8 +53,8 @@ pub enum Notice {
     Entries,
     /// Links or addresses changed: look at them again.
     Links,
-    /// Other people's routes changed: who is on-link may have changed.
-    Routes,
+    /// Somebody else's route to there changed: who is on-link may have changed.
+    Route(IpNet),
     /// Events were lost: read everything again.
     Overrun,
 }
@@ -334,7 +334,7 @@ impl Dataplane {
                     Notice::Nothing
                 }
             }
-            Event::OtherRoute { .. } => Notice::Routes,
+            Event::OtherRoute { destination } => Notice::Route(destination),
             Event::Overrun => Notice::Overrun,
         }
     }

@@ -3,7 +3,8 @@
 //! Only keys that something happened to are compared, so a change costs what it changes, however large the cluster is.
 //! An error belongs to its key: the key is tried again, later and later, and holds up no other.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use twill_netlink::{Key, Observed, Operation, OperationError, Value, protocol_for};
@@ -48,7 +49,8 @@ pub struct Presence {
 pub struct Table {
     wanted: HashMap<Key, (Value, Owner)>,
     owned: HashMap<Owner, Vec<Key>>,
-    seen: HashMap<Key, Observed>,
+    /// Sorted, so that the entries of one station stand together.
+    seen: BTreeMap<Key, Observed>,
     dirty: BTreeSet<Key>,
     refused: HashMap<Key, Refused>,
     held: BTreeSet<Key>,
@@ -86,13 +88,16 @@ impl Table {
         self.dirty.extend(seen.keys());
         self.refused.clear();
         self.held.clear();
-        self.seen = seen;
+        self.seen = seen.into_iter().collect();
     }
 
     /// Takes in one observation; none: the key is gone. Tells whether that made a difference to what is wanted.
     pub fn saw(&mut self, key: Key, observed: Option<Observed>) -> bool {
         match observed {
-            Some(observed) => self.seen.insert(key, observed),
+            Some(observed) => {
+                self.forget_displaced(&key);
+                self.seen.insert(key, observed)
+            }
             None => self.seen.remove(&key),
         };
         let same = self.wanted.get(&key).map(|(value, _)| *value) == observed.and_then(|o| o.value);
@@ -166,6 +171,7 @@ impl Table {
             self.refused.remove(&key);
             match operation {
                 Operation::Put { value, protocol, .. } => {
+                    self.forget_displaced(&key);
                     self.seen.insert(key, Observed { value: Some(*value), protocol: *protocol });
                 }
                 Operation::Delete { .. } => drop(self.seen.remove(&key)),
@@ -200,6 +206,18 @@ impl Table {
     pub fn error(&self, owner: &Owner) -> Option<&str> {
         let keys = self.owned.get(owner)?;
         keys.iter().find_map(|key| self.refused.get(key)).map(|refused| refused.error.as_str())
+    }
+
+    /// Where a frame goes, the kernel replaces without a word about the old place: that may be gone now.
+    fn forget_displaced(&mut self, key: &Key) {
+        let Key::Forwarding { link, mac, .. } = *key else { return };
+        let first = Key::Forwarding { link, mac, remote: Ipv4Addr::UNSPECIFIED.into() };
+        let same = |other: &Key| matches!(other, Key::Forwarding { link: l, mac: m, .. } if (*l, *m) == (link, mac));
+        let others = self.seen.range(first..).map(|(other, _)| *other).take_while(same);
+        for displaced in others.filter(|other| key.displaces(other)).collect::<Vec<_>>() {
+            self.seen.remove(&displaced);
+            self.touch(displaced);
+        }
     }
 
     /// Something happened to a key: compare it again, and try it again at once if it was refused.

@@ -165,6 +165,24 @@ fn what_has_no_words_is_replaced_if_wanted_and_left_alone_if_not() {
 }
 
 #[test]
+fn a_station_that_somebody_moved_is_moved_back_before_the_stray_goes() {
+    let mut table = Table::default();
+    let now = Instant::now();
+    let station =
+        |remote: u8| Key::Forwarding { link: LINK, mac: Mac([2, 0, 0, 0, 0, 1]), remote: [192, 0, 2, remote].into() };
+    table.want(&peer("a"), vec![(station(1), Value::Forwarding)]);
+    let made = table.operations(now, remove);
+    table.applied(&made, &[], now);
+    // `bridge fdb replace`: the kernel tells of the new place and not of the end of the old one.
+    table.saw(station(9), Some(observed(Value::Forwarding)));
+    let back = table.operations(now, remove);
+    assert!(matches!(back[0], Operation::Put { key, .. } if key == station(1)), "{back:?}");
+    assert!(back[1..].iter().all(|o| matches!(o, Operation::Delete { key, .. } if *key == station(9))), "{back:?}");
+    table.applied(&back, &[], now);
+    assert_eq!(table.presence(&peer("a")).present, 1);
+}
+
+#[test]
 fn what_changes_hands_is_not_lost() {
     let mut table = Table::default();
     let now = Instant::now();

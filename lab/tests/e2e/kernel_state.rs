@@ -327,7 +327,8 @@ fn the_mac_stays_whatever_is_lost() {
     for link in ["flannel.1", "flannel-v6.1"] {
         node.ns.run(&["ip", "link", "del", link]).unwrap();
     }
-    std::fs::remove_dir_all(node.path("state")).unwrap();
+    // Only there if something was compiled.
+    let _ = std::fs::remove_dir_all(node.path("state"));
     node.start().unwrap();
     node.wait_settled(1, Lab::PATIENCE).unwrap();
     assert_eq!(macs(), before, "after everything was lost at once");

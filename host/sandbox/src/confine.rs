@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
 use rustix::process::{
-    DumpableBehavior, Gid, Resource, Rlimit, Signal, Uid, geteuid, set_dumpable_behavior,
+    DumpableBehavior, Gid, Resource, Rlimit, Signal, Uid, geteuid, getrlimit, set_dumpable_behavior,
     set_parent_process_death_signal, setrlimit,
 };
 use rustix::thread::{
@@ -68,7 +68,7 @@ fn confine() -> io::Result<()> {
         (Resource::Core, 0),
         (Resource::Fsize, 0),
     ] {
-        setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;
+        limit(resource, most)?;
     }
     set_no_new_privs(true)?;
     if geteuid().is_root() {
@@ -77,11 +77,17 @@ fn confine() -> io::Result<()> {
     let _ = clear_ambient_capability_set();
     let none = CapabilitySet::empty();
     set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
-    setrlimit(Resource::Nproc, Rlimit { current: Some(0), maximum: Some(0) })?;
+    limit(Resource::Nproc, 0)?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     // Last, since a change of user takes it back. If the parent is gone already, standard input ends and so does this.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     Ok(())
+}
+
+/// At most this much, or what is the limit already if that is less.
+fn limit(resource: Resource, most: u64) -> io::Result<()> {
+    let most = getrlimit(resource).maximum.map_or(most, |present| present.min(most));
+    Ok(setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?)
 }
 
 /// Each step by itself, since a container or a user namespace may forbid some: without capabilities, which are taken

@@ -1,5 +1,6 @@
 //! End-to-end tests: real daemons, real pods, real packets, each in a lab of its own.
 
+mod adoption;
 mod bad_input;
 mod command;
 mod common;

@@ -20,6 +20,7 @@ Usage: cargo xtask COMMAND
   demo              builds everything and runs the lab's demo
   test [FILTER]     builds everything and runs all tests, or those whose name contains FILTER
   lab ARGUMENTS     the lab: up, down, status, exec (`cargo xtask lab --help` says more)
+  bench ARGUMENTS   measures, beside the least that the kernel allows on this machine (`cargo xtask bench --help`)
   dist              puts what ships into target/dist
   tidy              checks the rules for the tree that no other tool knows
 
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.first().map(String::as_str) {
         Some("demo") => lab(&["demo".to_string()]),
         Some("lab") => lab(rest),
+        Some("bench") => lab(&[&["bench".to_string()], rest].concat()),
         Some("test") => setup::everything().and_then(|()| test::run(rest)),
         Some("dist") => setup::wasm_target().and_then(|()| dist::run()),
         Some("tidy") => tidy::run(),

@@ -3,11 +3,13 @@
 //! The kernel does the work inside the send and queues its answers, so a batch costs one system call to write and one to
 //! read the only acknowledgement, that of its last message. Errors come by sequence number, which is the operation's place.
 
+use std::collections::HashSet;
+
 use rustix::io::Errno;
 
 use crate::message::{NLMSG_ERROR, messages};
 use crate::socket::{Channel, SEND_LIMIT};
-use crate::{Key, Operation, OperationError, encode};
+use crate::{Key, Operation, OperationError, RouteValue, Value, encode};
 
 /// What became of a list of operations.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,6 +26,42 @@ pub struct Applied {
 
 /// Does all of `operations` in their order.
 pub(crate) fn apply(channel: &mut Channel, operations: &[Operation]) -> Applied {
+    let mut applied = write(channel, operations);
+    let refused = |(key, error): &&(Key, OperationError)| {
+        let put = |o: &&Operation| o.key() == *key && matches!(o, Operation::Put { .. });
+        (error.errno == Errno::INVAL.raw_os_error()).then(|| operations.iter().find(put)).flatten()
+    };
+    let again: Vec<Operation> =
+        applied.failed.iter().filter_map(|failed| refused(&failed)).flat_map(with_foothold).collect();
+    if !again.is_empty() {
+        let routes: HashSet<Key> = again.iter().skip(1).step_by(3).map(Operation::key).collect();
+        applied.failed.retain(|(key, _)| !routes.contains(key));
+        let second = write(channel, &again);
+        applied.failed.extend(second.failed.into_iter().filter(|(key, _)| routes.contains(key)));
+        applied.messages += second.messages;
+        applied.sends += second.sends;
+        applied.overrun |= second.overrun;
+    }
+    applied
+}
+
+/// IPv6 takes an on-link gateway only if no present route leads to it through another device. A route to a subnet via
+/// an address inside that very subnet, which is what a tunnel has, can therefore not replace one over another device in
+/// one step, unless the gateway has a route of its own for a moment. Nothing for operations that are not of this kind.
+fn with_foothold(operation: &Operation) -> Vec<Operation> {
+    let Operation::Put { key: Key::Route { destination, .. }, value: Value::Route(route), protocol } = *operation
+    else {
+        return Vec::new();
+    };
+    let Some(gateway) = route.gateway.filter(|g| route.on_link && g.is_ipv6() && destination.contains(g)) else {
+        return Vec::new();
+    };
+    let key = Key::route(gateway.into(), None);
+    let value = Value::Route(RouteValue { link: route.link, gateway: None, on_link: false, source: None, mtu: None });
+    vec![Operation::Put { key, value, protocol }, *operation, Operation::Delete { key, value }]
+}
+
+fn write(channel: &mut Channel, operations: &[Operation]) -> Applied {
     let mut applied = Applied::default();
     let mut buffer = Vec::with_capacity(SEND_LIMIT.min(operations.len() * 128));
     let mut rest = operations;

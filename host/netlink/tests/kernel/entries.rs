@@ -127,6 +127,31 @@ fn a_put_replaces_in_place() {
     }
 }
 
+/// Between a tunnel and a plain route, both ways: the tunnel's gateway is inside the destination, which IPv6 alone does
+/// not take while another device leads there.
+#[test]
+fn a_tunnels_route_replaces_one_over_the_uplink_and_back() {
+    for words in FAMILIES {
+        isolated("a_tunnels_route_replaces_one_over_the_uplink_and_back", move || async move {
+            let link = words.vxlan();
+            let tables = Tables::spawn().unwrap();
+            let uplink = crate::namespace::index_of("uplink");
+            let node = words.node(7).parse().unwrap();
+            let key = Key::route(words.subnet(1), None);
+            let base = words.subnet(1).addr();
+            let tunnel = RouteValue { link, gateway: Some(base), on_link: true, source: None, mtu: None };
+            let plain = RouteValue { link: uplink, gateway: Some(node), on_link: false, source: None, mtu: None };
+            for value in [plain, tunnel, plain, tunnel] {
+                apply(&tables, vec![Operation::Put { key, value: Value::Route(value), protocol: BOOT }]).await;
+                let seen = tables.dump(Interest::new([link], [words.subnet(1)])).await.unwrap();
+                let routes: Vec<_> = seen.iter().filter(|(key, _)| matches!(key, Key::Route { .. })).collect();
+                assert_eq!(routes.len(), 1, "{routes:?}");
+                assert_eq!(seen[&key].value, Some(Value::Route(value)));
+            }
+        });
+    }
+}
+
 #[test]
 fn a_delete_takes_only_what_it_names() {
     for words in FAMILIES {

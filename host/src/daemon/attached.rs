@@ -31,7 +31,7 @@ pub enum LoadFailure {
         /// Its type.
         kind: String,
         /// Why.
-        error: twill_sandbox::LoadError,
+        error: Box<twill_sandbox::LoadError>,
     },
     /// It needs what this host cannot do.
     #[error("backend {kind}: it needs {missing}, which this host does not have (it has {}); use a newer Twill or another backend", FEATURES.join(", "))]
@@ -85,8 +85,10 @@ impl Attached {
             Artifact::Precompiled(_) => "built-in".to_owned(),
             Artifact::Wasm { origin, .. } => origin.display().to_string(),
         };
-        let loaded =
-            sandbox.load(&config.kind, artifact).await.map_err(|error| LoadFailure::Load { kind: kind(), error })?;
+        let loaded = sandbox
+            .load(&config.kind, artifact)
+            .await
+            .map_err(|error| LoadFailure::Load { kind: kind(), error: error.into() })?;
         if let Some(missing) = loaded.descriptor().requires.iter().find(|f| !FEATURES.contains(&f.as_str())) {
             return Err(LoadFailure::Features { kind: kind(), missing: missing.clone() });
         }

@@ -1,7 +1,7 @@
 //! The daemon: everything above, joined in one loop.
 //!
 //! The loop has no modes. Whatever happens (a node changed, the kernel changed, a plan is ready, a pause is over) is
-//! noted, and then [`Daemon::step`] does what is due. All of it may be repeated at any time, which is how errors are
+//! noted, and then one step does what is due. All of it may be repeated at any time, which is how errors are
 //! handled: what did not work is due again later.
 
 mod attached;

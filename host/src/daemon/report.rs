@@ -101,6 +101,7 @@ impl Daemon {
             guest_calls: guest.calls,
             guest_peers: guest.peers,
             guest_traps: guest.faults,
+            guest_seconds: guest.time.as_secs_f64(),
             netlink_messages: cost.messages,
             netlink_sends: cost.sends,
             repairs: cost.repairs,
@@ -121,6 +122,10 @@ fn backend(attached: &Attached) -> BackendStatus {
         origin: attached.origin.clone(),
         links: attached.plan.iter().flat_map(|plan| &plan.links).map(|link| link.name.clone()).collect(),
         pod_mtu: attached.plan.as_ref().map(|plan| plan.pod_mtu),
+        wasm_bytes: loaded.wasm_bytes(),
+        code_bytes: loaded.code_bytes(),
+        compile_ms: loaded.compiling().map(|time| time.as_secs_f64() * 1000.0),
+        load_ms: loaded.loading().as_secs_f64() * 1000.0,
         error: attached.error.clone(),
     }
 }

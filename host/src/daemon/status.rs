@@ -89,6 +89,14 @@ pub struct BackendStatus {
     pub links: Vec<String>,
     /// The MTU it gives to pods.
     pub pod_mtu: Option<u32>,
+    /// Size of the component.
+    pub wasm_bytes: usize,
+    /// Size of the machine code made of it.
+    pub code_bytes: usize,
+    /// How long it took to compile; none if it came compiled, built in or from the cache.
+    pub compile_ms: Option<f64>,
+    /// How long it took to load the machine code.
+    pub load_ms: f64,
     /// Why it has no plan for this node.
     pub error: Option<String>,
 }
@@ -139,6 +147,8 @@ pub struct Counters {
     pub guest_peers: u64,
     /// Calls that ended in a trap.
     pub guest_traps: u64,
+    /// Time in these calls.
+    pub guest_seconds: f64,
     /// Messages that changed an entry.
     pub netlink_messages: u64,
     /// System calls that carried them.

@@ -1,10 +1,11 @@
 //! The peers: which nodes there are to send to, and what each may claim.
 //!
 //! Annotations of other nodes are hostile input. Here a node is kept to addresses that make sense and to subnets that
-//! nobody else has; after this, two peers cannot ask for the same route. Whoever came first keeps a subnet: a newcomer
-//! cannot take it away, and its claim is looked at again when the first one goes.
+//! nobody else has; after this, two peers cannot ask for the same route. Whoever came first keeps a subnet for as long as
+//! its newest record claims it: a newcomer cannot take it away, and gets it as soon as it is given up. A record that
+//! claims what it may not have leaves the node's last good one in force.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -12,67 +13,72 @@ use twill_model::Family;
 
 use crate::nodes::{PeerRecord, PeerRecordFamily};
 
-/// What became of a node's newest record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Admission {
-    /// It is as it was.
-    Unchanged,
-    /// It is a peer now, in this form.
-    Admitted,
-    /// It claims what it may not have; its last good form, if any, stays.
-    Refused(String),
+/// What became of a peer since somebody last asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It came, or its record changed.
+    Record,
+    /// It lost a subnet to somebody with a better right, perhaps all it had: what leads there is wrong now.
+    Lost,
 }
 
 /// All peers, by the node's name.
 #[derive(Debug, Default)]
 pub struct Peers {
+    /// The records in force.
     admitted: HashMap<String, PeerRecord>,
-    refused: BTreeMap<String, (PeerRecord, String)>,
+    /// Newest records that are not in force, with the reason.
+    waiting: BTreeMap<String, (PeerRecord, String)>,
     subnets: BTreeMap<IpNet, String>,
     own_subnets: Vec<IpNet>,
     own_addresses: Vec<IpAddr>,
+    changes: BTreeMap<String, Change>,
 }
 
 impl Peers {
-    /// Sets what belongs to this node, which no peer may claim. Returns the names of peers that stand against it: they
-    /// are refused from now on.
+    /// Sets what belongs to this node, which no peer may claim.
     pub fn set_own(&mut self, subnets: Vec<IpNet>, addresses: Vec<IpAddr>) {
         self.own_subnets = subnets;
         self.own_addresses = addresses;
+        let thieves = self.admitted.values().filter_map(|r| self.check_own(r).err().map(|reason| (r.clone(), reason)));
+        for (record, reason) in thieves.collect::<Vec<_>>() {
+            self.release(&record.name);
+            self.changes.insert(record.name.clone(), Change::Lost);
+            self.waiting.entry(record.name.clone()).or_insert((record, reason));
+        }
+        self.settle();
     }
 
-    /// Takes in a node's newest record.
-    pub fn update(&mut self, record: PeerRecord) -> Admission {
-        if self.admitted.get(&record.name) == Some(&record) {
-            self.refused.remove(&record.name);
-            return Admission::Unchanged;
+    /// Takes in a node's newest record. A family that is missing from it because something is wrong with it stays as it
+    /// was.
+    pub fn update(&mut self, mut record: PeerRecord) {
+        let name = record.name.clone();
+        if let Some(last) = self.admitted.get(&name).filter(|_| !record.problems.is_empty()) {
+            let has = |family| record.families.iter().any(|f: &PeerRecordFamily| f.family == family);
+            let lost: Vec<_> = last.families.iter().filter(|f| !has(f.family)).cloned().collect();
+            record.families.extend(lost);
+            record.families.sort_by_key(|f| f.family);
         }
-        if let Err(reason) = self.check(&record) {
-            self.refused.insert(record.name.clone(), (record, reason.clone()));
-            return Admission::Refused(reason);
+        if self.admitted.get(&name) == Some(&record) {
+            self.waiting.remove(&name);
+        } else {
+            self.waiting.insert(name, (record, String::new()));
         }
-        self.refused.remove(&record.name);
-        self.release(&record.name);
-        for subnet in subnets(&record) {
-            self.subnets.insert(*subnet, record.name.clone());
-        }
-        self.admitted.insert(record.name.clone(), record);
-        Admission::Admitted
+        self.settle();
     }
 
     /// Forgets a node. Tells whether it was a peer.
     pub fn remove(&mut self, name: &str) -> bool {
-        self.refused.remove(name);
-        self.release(name)
+        self.waiting.remove(name);
+        self.changes.remove(name);
+        let was_peer = self.release(name);
+        self.settle();
+        was_peer
     }
 
-    /// Takes the records of all refused nodes, for another [`update`](Self::update), after something was removed.
-    /// Older nodes come first.
-    pub fn retry(&mut self) -> Vec<PeerRecord> {
-        let mut records: Vec<PeerRecord> =
-            std::mem::take(&mut self.refused).into_values().map(|(record, _)| record).collect();
-        records.sort_by(|a, b| precedence(a).cmp(&precedence(b)));
-        records
+    /// Peers that changed since the last call.
+    pub fn take_changes(&mut self) -> BTreeMap<String, Change> {
+        std::mem::take(&mut self.changes)
     }
 
     /// A peer's record.
@@ -86,21 +92,50 @@ impl Peers {
         self.admitted.values()
     }
 
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.admitted.len()
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.admitted.is_empty()
-    }
-
-    /// Nodes that claim what they may not have, with the reason.
+    /// Newest records of nodes that claim what they may not have, with the reason.
     pub fn refused(&self) -> impl Iterator<Item = (&PeerRecord, &str)> {
-        self.refused.values().map(|(record, reason)| (record, reason.as_str()))
+        self.waiting.values().map(|(record, reason)| (record, reason.as_str()))
+    }
+
+    /// Why a node's newest record is not in force.
+    #[must_use]
+    pub fn refusal(&self, name: &str) -> Option<&str> {
+        self.waiting.get(name).map(|(_, reason)| reason.as_str())
+    }
+
+    /// Puts into force what can be, older nodes first, until nothing changes any more.
+    fn settle(&mut self) {
+        loop {
+            let mut waiting: Vec<PeerRecord> = self.waiting.values().map(|(record, _)| record.clone()).collect();
+            waiting.sort_by(|a, b| precedence(a).cmp(&precedence(b)));
+            let mut progress = false;
+            for record in waiting {
+                match self.check(&record) {
+                    Ok(given_up) => {
+                        self.admit(record, given_up);
+                        progress = true;
+                    }
+                    Err(reason) => drop(self.waiting.insert(record.name.clone(), (record, reason))),
+                }
+            }
+            if !progress {
+                return;
+            }
+        }
+    }
+
+    fn admit(&mut self, record: PeerRecord, given_up: BTreeSet<String>) {
+        for loser in given_up {
+            self.release(&loser);
+            self.changes.insert(loser, Change::Lost);
+        }
+        self.waiting.remove(&record.name);
+        self.release(&record.name);
+        for subnet in subnets(&record) {
+            self.subnets.insert(*subnet, record.name.clone());
+        }
+        self.changes.entry(record.name.clone()).or_insert(Change::Record);
+        self.admitted.insert(record.name.clone(), record);
     }
 
     fn release(&mut self, name: &str) -> bool {
@@ -111,23 +146,34 @@ impl Peers {
         true
     }
 
-    fn check(&self, record: &PeerRecord) -> Result<(), String> {
+    /// Whether a record can be put into force; names the peers whose old records stand against it although their newest
+    /// ones do not claim it any more.
+    fn check(&self, record: &PeerRecord) -> Result<BTreeSet<String>, String> {
+        self.check_own(record)?;
+        let mut given_up = BTreeSet::new();
+        for subnet in subnets(record) {
+            for (other, holder) in self.overlapping(subnet, &record.name) {
+                let newest = self.waiting.get(holder).map(|(newest, _)| newest);
+                if newest.is_none_or(|newest| subnets(newest).any(|claimed| overlap(claimed, subnet))) {
+                    return Err(format!(
+                        "its podCIDR {subnet} overlaps {other} of node {holder}, which was there first: one of them needs another podCIDR"
+                    ));
+                }
+                given_up.insert(holder.to_owned());
+            }
+        }
+        Ok(given_up)
+    }
+
+    fn check_own(&self, record: &PeerRecord) -> Result<(), String> {
         for family in &record.families {
             self.check_public(family)?;
         }
-        for subnet in subnets(record) {
-            if let Some(own) = self.own_subnets.iter().find(|own| overlap(own, subnet)) {
-                return Err(format!(
-                    "its podCIDR {subnet} overlaps this node's own {own}: one of them needs another podCIDR"
-                ));
-            }
-            if let Some((other, name)) = self.overlapping(subnet, &record.name) {
-                return Err(format!(
-                    "its podCIDR {subnet} overlaps {other} of node {name}, which was there first: one of them needs another podCIDR"
-                ));
-            }
-        }
-        Ok(())
+        let theft =
+            subnets(record).find_map(|s| self.own_subnets.iter().find(|own| overlap(own, s)).map(|own| (s, own)));
+        theft.map_or(Ok(()), |(subnet, own)| {
+            Err(format!("its podCIDR {subnet} overlaps this node's own {own}: one of them needs another podCIDR"))
+        })
     }
 
     fn check_public(&self, family: &PeerRecordFamily) -> Result<(), String> {
@@ -144,18 +190,18 @@ impl Peers {
         Err(format!("its public {} address {address} {wrong}", family.family))
     }
 
-    /// A subnet of another peer that shares addresses with this one.
-    fn overlapping(&self, subnet: &IpNet, name: &str) -> Option<(&IpNet, &str)> {
+    /// Subnets of other peers that share addresses with this one.
+    fn overlapping(&self, subnet: &IpNet, name: &str) -> Vec<(IpNet, &str)> {
         let inside = self.subnets.range(*subnet..).take_while(|(other, _)| subnet.contains(*other));
-        let mut inside = inside.map(|(other, holder)| (other, holder.as_str()));
-        if let Some(found) = inside.find(|(_, holder)| *holder != name) {
-            return Some(found);
-        }
-        (0..subnet.prefix_len()).rev().find_map(|length| {
+        let wider = (0..subnet.prefix_len()).filter_map(|length| {
             let wider = IpNet::new(subnet.addr(), length).ok()?.trunc();
-            let (other, holder) = self.subnets.get_key_value(&wider)?;
-            (holder != name).then_some((other, holder.as_str()))
-        })
+            self.subnets.get_key_value(&wider)
+        });
+        inside
+            .chain(wider)
+            .map(|(other, holder)| (*other, holder.as_str()))
+            .filter(|(_, holder)| *holder != name)
+            .collect()
     }
 }
 
@@ -175,6 +221,8 @@ fn overlap(a: &IpNet, b: &IpNet) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn node(name: &str, subnets: &[&str]) -> PeerRecord {
@@ -193,41 +241,54 @@ mod tests {
         }
     }
 
+    fn names(changes: &BTreeMap<String, Change>) -> Vec<&str> {
+        changes.keys().map(String::as_str).collect()
+    }
+
     #[test]
     fn the_first_keeps_its_subnet_until_it_goes() {
         let mut peers = Peers::default();
-        assert_eq!(peers.update(node("b", &["10.244.1.0/24"])), Admission::Admitted);
-        let refused = Admission::Refused(
-            "its podCIDR 10.244.1.0/24 overlaps 10.244.1.0/24 of node b, which was there first: one of them needs another podCIDR".into(),
+        peers.update(node("b", &["10.244.1.0/24"]));
+        peers.update(node("a", &["10.244.1.0/24"]));
+        assert_eq!(
+            peers.refusal("a").unwrap(),
+            "its podCIDR 10.244.1.0/24 overlaps 10.244.1.0/24 of node b, which was there first: one of them needs another podCIDR"
         );
-        assert_eq!(peers.update(node("a", &["10.244.1.0/24"])), refused);
-        assert_eq!(peers.update(node("b", &["10.244.1.0/24"])), Admission::Unchanged);
+        assert_eq!(names(&peers.take_changes()), ["b"]);
         assert!(peers.remove("b"));
-        let again = peers.retry();
-        assert_eq!(again.len(), 1);
-        assert_eq!(peers.update(again.into_iter().next().unwrap()), Admission::Admitted);
+        assert_eq!(names(&peers.take_changes()), ["a"]);
+        assert!(peers.refusal("a").is_none());
     }
 
     #[test]
     fn wider_and_narrower_subnets_overlap() {
         let mut peers = Peers::default();
         peers.update(node("a", &["10.244.2.0/24"]));
-        assert!(matches!(peers.update(node("b", &["10.244.0.0/16"])), Admission::Refused(_)));
-        assert!(matches!(peers.update(node("b", &["10.244.2.128/25"])), Admission::Refused(_)));
-        assert_eq!(peers.update(node("b", &["10.244.3.0/24"])), Admission::Admitted);
-        assert_eq!(peers.update(node("a", &["10.244.2.0/25"])), Admission::Admitted);
-        assert_eq!(peers.update(node("b", &["10.244.2.128/25"])), Admission::Admitted);
+        for (subnet, is_refused) in
+            [("10.244.0.0/16", true), ("10.244.2.128/25", true), ("10.244.3.0/24", false), ("10.244.2.0/24", true)]
+        {
+            peers.update(node("b", &[subnet]));
+            assert_eq!(peers.refusal("b").is_some(), is_refused, "{subnet}");
+        }
+        peers.update(node("a", &["10.244.2.0/25"]));
+        peers.update(node("b", &["10.244.2.128/25"]));
+        assert_eq!(peers.refused().count(), 0);
     }
 
     #[test]
     fn nobody_claims_what_is_this_nodes() {
         let mut peers = Peers::default();
+        peers.update(node("early", &["10.244.7.0/24"]));
+        peers.take_changes();
         peers.set_own(vec!["10.244.7.0/24".parse().unwrap()], vec!["192.0.2.1".parse().unwrap()]);
-        assert!(matches!(peers.update(node("a", &["10.244.7.0/24"])), Admission::Refused(_)));
+        assert_eq!(peers.take_changes(), [("early".into(), Change::Lost)].into());
+        assert!(peers.get("early").is_none());
         let mut same_address = node("a", &["10.244.8.0/24"]);
         same_address.families[0].public = "192.0.2.1".parse().unwrap();
-        let reason = "its public IPv4 address 192.0.2.1 is this node's own";
-        assert_eq!(peers.update(same_address), Admission::Refused(reason.into()));
+        peers.update(same_address);
+        assert_eq!(peers.refusal("a").unwrap(), "its public IPv4 address 192.0.2.1 is this node's own");
+        peers.set_own(vec![], vec![]);
+        assert_eq!(peers.iter().count(), 2);
     }
 
     #[test]
@@ -235,9 +296,44 @@ mod tests {
         let mut peers = Peers::default();
         peers.update(node("a", &["10.244.1.0/24"]));
         peers.update(node("b", &["10.244.2.0/24"]));
-        assert!(matches!(peers.update(node("b", &["10.244.1.0/24"])), Admission::Refused(_)));
+        peers.update(node("b", &["10.244.1.0/24"]));
         assert_eq!(peers.get("b"), Some(&node("b", &["10.244.2.0/24"])));
-        assert_eq!(peers.refused().count(), 1);
+        assert!(peers.refusal("b").is_some());
+    }
+
+    #[test]
+    fn nodes_can_swap_and_shift_their_subnets() {
+        let mut peers = Peers::default();
+        for (name, subnet) in [("a", "10.244.1.0/24"), ("b", "10.244.2.0/24"), ("c", "10.244.3.0/24")] {
+            peers.update(node(name, &[subnet]));
+        }
+        peers.take_changes();
+        for (name, subnet) in [("a", "10.244.2.0/24"), ("b", "10.244.3.0/24"), ("c", "10.244.1.0/24")] {
+            peers.update(node(name, &[subnet]));
+        }
+        assert_eq!(peers.refused().count(), 0);
+        assert_eq!(peers.get("a"), Some(&node("a", &["10.244.2.0/24"])));
+        assert_eq!(names(&peers.take_changes()), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_family_that_is_spoilt_stays_as_it_was() {
+        let mut peers = Peers::default();
+        let mut dual = node("a", &["10.244.1.0/24"]);
+        let six = PeerRecordFamily {
+            family: Family::V6,
+            subnets: vec!["fd00:1::/64".parse().unwrap()],
+            public: "2001:db8::1".parse().unwrap(),
+            published: None,
+        };
+        dual.families.push(six.clone());
+        peers.update(dual);
+        let mut spoilt = node("a", &["10.244.1.0/24"]);
+        spoilt.problems.push("its public-ipv6 is no address".into());
+        peers.update(spoilt);
+        assert_eq!(peers.get("a").unwrap().families[1], six);
+        peers.update(node("a", &["10.244.1.0/24"]));
+        assert_eq!(peers.get("a").unwrap().families.len(), 1, "given up on purpose");
     }
 
     #[test]
@@ -249,7 +345,34 @@ mod tests {
             record.created = created.map(Into::into);
             peers.update(record);
         }
-        let names: Vec<String> = peers.retry().into_iter().map(|r| r.name).collect();
-        assert_eq!(names, ["c", "b", "a"]);
+        peers.set_own(vec![], vec![]);
+        assert!(peers.get("c").is_some() && peers.get("a").is_none() && peers.get("b").is_none());
+    }
+
+    proptest! {
+        /// Whatever happened before: once the newest records do not contradict each other, all of them are in force, and
+        /// at no time do two peers share an address.
+        #[test]
+        fn ends_with_what_is_asked_for_last(
+            history in proptest::collection::vec((0u8..5, 0u8..7), 0..40),
+            last in Just([0u8, 1, 2, 3, 4, 5, 6]).prop_shuffle(),
+        ) {
+            let subnet = |n: u8| format!("10.244.{n}.0/24");
+            let record = |name: u8, n: u8| node(&name.to_string(), &[subnet(n).as_str()]);
+            let mut peers = Peers::default();
+            for (name, n) in history {
+                peers.update(record(name, n));
+                let held: Vec<IpNet> = peers.iter().flat_map(subnets).copied().collect();
+                let distinct: BTreeSet<IpNet> = held.iter().copied().collect();
+                prop_assert_eq!(held.len(), distinct.len());
+            }
+            for (name, n) in (0u8..5).zip(last) {
+                peers.update(record(name, n));
+            }
+            for (name, n) in (0u8..5).zip(last) {
+                prop_assert_eq!(peers.get(&name.to_string()), Some(&record(name, n)));
+            }
+            prop_assert_eq!(peers.refused().count(), 0);
+        }
     }
 }

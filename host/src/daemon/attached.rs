@@ -67,6 +67,8 @@ pub(super) struct Attached {
     pub(super) plan: Option<Arc<NodePlan>>,
     /// Why it has none for the present facts.
     pub(super) error: Option<String>,
+    /// Why a link that it planned is not there.
+    pub(super) link_error: Option<String>,
     /// The facts that gave the error, and when to try them again; never, if trying again changes nothing.
     failed: Option<(Arc<Node>, Option<Instant>)>,
     failures: u32,
@@ -107,26 +109,41 @@ impl Attached {
             facts: None,
             plan: None,
             error: None,
+            link_error: None,
             failed: None,
             failures: 0,
         })
     }
 
-    /// Whether it has to be asked for a plan with these facts now.
-    pub(super) fn wants_plan(&self, facts: &Node) -> bool {
+    /// Whether it has to be asked for a plan with these facts now. Facts that gave the present plan need no other one,
+    /// whatever happened in between.
+    pub(super) fn wants_plan(&mut self, facts: &Node) -> bool {
+        if self.facts.as_deref() == Some(facts) {
+            self.settle();
+            return false;
+        }
         match &self.failed {
             Some((failed, again)) if **failed == *facts => again.is_some_and(|at| at <= Instant::now()),
-            _ => self.facts.as_deref() != Some(facts),
+            _ => true,
         }
+    }
+
+    fn settle(&mut self) {
+        self.error = None;
+        self.failed = None;
+        self.failures = 0;
     }
 
     /// Takes in a plan that passed the policy.
     pub(super) fn accept(&mut self, facts: Arc<Node>, plan: NodePlan) {
         self.facts = Some(facts);
         self.plan = Some(Arc::new(plan));
-        self.error = None;
-        self.failed = None;
-        self.failures = 0;
+        self.settle();
+    }
+
+    /// Why it does not work on this node at the moment.
+    pub(super) fn trouble(&self) -> Option<&str> {
+        self.error.as_deref().or(self.link_error.as_deref())
     }
 
     /// Takes in that there is no plan for these facts. The last one stays.
@@ -161,5 +178,37 @@ impl Attached {
     /// Names of its links.
     pub(super) fn link_names(&self) -> HashSet<&str> {
         self.plan.iter().flat_map(|plan| &plan.links).map(|link| link.name.as_str()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn facts_that_come_back_end_a_failure() {
+        let sandbox = Sandbox::new(twill_sandbox::Options::default()).unwrap();
+        let config = BackendConfig { kind: "vxlan".into(), config: "{}".into(), component: None };
+        let mut attached = Attached::load(&sandbox, &config, std::path::Path::new("/nowhere")).await.unwrap();
+        let facts = |mtu| Node {
+            name: "n1".into(),
+            config: "{}".into(),
+            uplink: twill_model::Uplink { name: "eth0".into(), index: 2, mtu },
+            families: vec![],
+            link_prefix: "flannel".into(),
+            existing_links: vec![],
+            seed: [0; 32],
+            features: vec![],
+        };
+        let plan = NodePlan { links: vec![], intents: vec![], publish: vec![], pod_mtu: 1450 };
+        assert!(attached.wants_plan(&facts(1500)));
+        attached.accept(Arc::new(facts(1500)), plan);
+        assert!(attached.wants_plan(&facts(1300)));
+        attached.fail(Arc::new(facts(1300)), "too small".into(), false);
+        assert!(!attached.wants_plan(&facts(1300)), "not before the pause is over");
+        assert!(attached.next_due().is_some() && attached.trouble().is_some());
+        assert!(!attached.wants_plan(&facts(1500)));
+        assert!(attached.next_due().is_none() && attached.trouble().is_none());
+        assert!(attached.plan.is_some());
     }
 }

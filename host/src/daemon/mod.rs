@@ -11,7 +11,7 @@ mod publish;
 mod report;
 pub mod status;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,6 +36,8 @@ use status::{Question, REMEMBERED_ERRORS, StatusSocket, Timings};
 
 /// Changes of links come in bursts (a flap is four); one look serves them all.
 const LINKS_SETTLE: Duration = Duration::from_millis(5);
+/// At the start, nothing is removed before the nodes were at rest for so long: a folder may still be filling.
+const NODES_SETTLE: Duration = Duration::from_secs(1);
 /// Changes of routes that are not ours come in bursts too, and matter less.
 const ROUTES_SETTLE: Duration = Duration::from_millis(100);
 /// Between two tries of what the kernel or a file system refused.
@@ -178,9 +180,11 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         peers: Peers::default(),
         peering: Peering::default(),
         job: None,
-        due: Due { resync: Some(Instant::now()), ..Due::default() },
+        due: Due { resync: Some(Instant::now()), settle: Some(Instant::now() + NODES_SETTLE), ..Due::default() },
         seen_all_nodes: false,
         errors: VecDeque::new(),
+        problems: BTreeMap::new(),
+        starting: true,
         timings: Timings { first_route_ms: None, component_load_ms: component_load.as_secs_f64() * 1000.0 },
     };
     let result = daemon.live(questions, feeding).await;
@@ -196,6 +200,7 @@ struct Due {
     resync: Option<Instant>,
     drain: Option<Instant>,
     reselect: Option<Instant>,
+    settle: Option<Instant>,
 }
 
 struct Daemon {
@@ -213,44 +218,55 @@ struct Daemon {
     publisher: Publisher,
     job: Option<JoinHandle<Job>>,
     due: Due,
-    /// All nodes were read once without trouble: a subnet that is in no node's record belongs to nobody.
+    /// All nodes were read: a subnet that is in no node's record belongs to nobody.
     seen_all_nodes: bool,
     errors: VecDeque<(Instant, String)>,
+    /// What was wrong with the nodes when they were last looked at, by place.
+    problems: BTreeMap<String, String>,
+    /// Still within the start, where a mistake of the operator's ends the daemon.
+    starting: bool,
     timings: Timings,
 }
 
 type Feeding = JoinHandle<Result<(), SourceError>>;
 
 impl Daemon {
-    async fn live(mut self, mut questions: mpsc::Receiver<Question>, mut feeding: Feeding) -> Result<(), StartError> {
+    async fn live(mut self, mut questions: mpsc::Receiver<Question>, feeding: Feeding) -> Result<(), StartError> {
+        let mut feeding = Some(feeding);
         let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
         loop {
             self.step().await?;
+            self.starting &= self.own.lease.is_some();
             let wake = self.next_wake();
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                question = questions.recv() => if let Some(question) = question {
-                    let _ = question.send(self.report());
-                },
+                Some(question) = questions.recv() => drop(question.send(self.report())),
                 notice = self.dataplane.next_event() => self.note(notice),
                 job = async { match &mut self.job { Some(job) => job.await, None => pending().await } } => {
                     self.job = None;
                     match job {
-                        Ok(job) => self.absorb(job).await?,
+                        Ok(job) => {
+                            self.absorb(job).await?;
+                            self.starting = false;
+                        }
                         Err(error) => self.complain("planning", error.to_string()),
                     }
                 }
-                result = self.publisher.written() => if let Err(error) = result {
-                    self.complain("publishing", error);
+                result = self.publisher.written() => match result {
+                    Ok(patch) => self.note_written(patch),
+                    Err(error) => self.complain("publishing", error),
                 },
                 () = self.store.changed() => {}
-                ended = &mut feeding, if !feeding.is_finished() => match ended {
-                    Ok(Err(error)) => return Err(error.into()),
-                    Ok(Ok(())) => {}
-                    Err(error) => self.complain("reading nodes", error.to_string()),
-                },
+                ended = async { match &mut feeding { Some(feeding) => feeding.await, None => pending().await } } => {
+                    feeding = None;
+                    self.complain("reading nodes", match ended {
+                        Ok(Err(error)) => error.to_string(),
+                        Ok(Ok(())) => "the source of nodes ended; restart the daemon".to_owned(),
+                        Err(error) => error.to_string(),
+                    });
+                }
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
             for _ in 0..EVENTS_AT_ONCE {
@@ -285,6 +301,13 @@ impl Daemon {
         let now = Instant::now();
         let due = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
         self.take_nodes()?;
+        if due(&mut self.due.settle) {
+            // Without a node that nobody could read, a subnet that is in no node's record belongs to nobody.
+            self.seen_all_nodes = self.store.hidden().is_empty();
+            if !self.seen_all_nodes {
+                self.due.settle = Some(now + RETRY);
+            }
+        }
         if due(&mut self.due.reselect) {
             self.reselect_uplink().await;
         }
@@ -309,10 +332,13 @@ impl Daemon {
     }
 
     fn next_wake(&self) -> Instant {
-        let due = [self.due.links, self.due.routes, self.due.resync, self.due.drain, self.due.reselect];
-        let later = [self.dataplane.table().next_due(), self.peering.next_due(), self.publisher.next_due()];
-        let retries = self.attached.iter().filter_map(Attached::next_due);
-        let earliest = due.into_iter().chain(later).flatten().chain(retries).min();
+        let due =
+            [self.due.links, self.due.routes, self.due.resync, self.due.drain, self.due.reselect, self.due.settle];
+        let later = [self.dataplane.table().next_due(), self.publisher.next_due()];
+        // While a component is asked, what else has to be asked waits for that to end.
+        let asking = self.job.is_some();
+        let questions = self.attached.iter().filter_map(Attached::next_due).chain(self.peering.next_due());
+        let earliest = due.into_iter().chain(later).flatten().chain(questions.filter(|_| !asking)).min();
         earliest.unwrap_or_else(|| Instant::now() + RESYNC)
     }
 

@@ -13,7 +13,7 @@ use super::{Daemon, Options, StartError};
 use crate::config::NetConf;
 use crate::dataplane::Dataplane;
 use crate::intent::wanted::Owner;
-use crate::lease::{self, Lease, public_overrides};
+use crate::lease::{self, BadAddress, Lease, public_overrides};
 use crate::nodes::{AnnotationKeys, NodeRecord};
 use crate::uplink::{self, Selected, Selectors, UplinkError};
 
@@ -23,6 +23,8 @@ const LINK_PREFIX: &str = "flannel";
 /// This node.
 #[derive(Debug)]
 pub(super) struct Own {
+    /// How to choose the uplink: the flags, and what the own Node said last that makes sense.
+    selectors: Selectors,
     pub(super) selected: Selected,
     /// What is wrong with the uplink now; `selected` is the last good one.
     pub(super) uplink_problem: Option<String>,
@@ -52,10 +54,11 @@ impl Own {
             .filter(|l| l.name.starts_with(LINK_PREFIX))
             .map(|l| ExistingLink { name: l.name.clone(), mac: l.mac, mtu: l.mtu })
             .collect();
-        let selectors = effective_selectors(options, record);
+        let selectors = effective_selectors(options, record).map_err(|error| StartError::Own(error.to_string()))?;
         let selected = discover_uplink(&selectors, conf, dataplane).await?;
         dataplane.set_uplink(&selected.uplink);
         Ok(Self {
+            selectors,
             selected,
             uplink_problem: None,
             record: None,
@@ -134,44 +137,41 @@ impl Daemon {
             return Ok(());
         }
         let problems = self.store.problems();
-        self.seen_all_nodes |= problems.is_empty();
-        for problem in problems.into_values() {
-            self.complain("nodes", problem);
+        for (place, problem) in &problems {
+            if self.problems.get(place) != Some(problem) {
+                self.complain("nodes", problem.clone());
+            }
         }
+        self.problems = problems;
         let mut dirty = self.store.take_dirty();
+        if !dirty.is_empty() && !self.seen_all_nodes {
+            self.due.settle = Some(Instant::now() + super::NODES_SETTLE);
+        }
         if dirty.remove(&self.options.node_name) {
             self.take_own_node()?;
         }
         let mut records = Vec::new();
-        let mut freed = false;
         for name in &dirty {
             match self.store.get(name) {
                 Some(record) => records.push(record),
-                None => freed |= self.forget_peer(name),
+                None => self.forget_peer(name),
             }
         }
         // At the start all nodes come at once; whoever is older has the better right to a subnet.
-        records.sort_by(|a, b| {
-            (a.created.is_none(), &a.created, &a.name).cmp(&(b.created.is_none(), &b.created, &b.name))
-        });
+        let age = |r: &Arc<NodeRecord>| (r.created.is_none(), r.created.clone(), r.name.clone());
+        records.sort_by_cached_key(age);
         for record in records {
-            freed |= self.take_peer(&record);
+            self.take_peer(&record);
         }
-        if freed {
-            for record in self.peers.retry() {
-                self.admit(record);
-            }
-        }
+        self.follow_peers();
         Ok(())
     }
 
     fn take_own_node(&mut self) -> Result<(), StartError> {
         let record = self.store.get(&self.options.node_name);
-        let first = self.own.lease.is_none();
-        let (before, selectors) =
-            (self.own.lease.clone(), effective_selectors(&self.options, self.own.record.as_deref()));
+        let before = self.own.lease.clone();
         if let Err(problem) = self.own.update(record, &self.conf, &self.options.keys) {
-            if first {
+            if self.starting {
                 return Err(StartError::Own(problem));
             }
             self.complain("this node's lease", problem);
@@ -179,25 +179,24 @@ impl Daemon {
         if self.own.lease != before {
             self.claim_own();
         }
-        if selectors != effective_selectors(&self.options, self.own.record.as_deref()) {
-            self.due.reselect = Some(Instant::now());
-        }
-        let overrides = self.own.record.as_deref().map(|record| public_overrides(&self.options.keys, record));
-        if let Some(Err(error)) = overrides {
-            self.complain("this node's annotations", error.to_string());
+        match effective_selectors(&self.options, self.own.record.as_deref()) {
+            Ok(selectors) if selectors != self.own.selectors => {
+                self.own.selectors = selectors;
+                self.due.reselect = Some(Instant::now());
+            }
+            Ok(_) => {}
+            Err(error) => self.complain("this node's annotations", error.to_string()),
         }
         self.publisher.record_changed();
         Ok(())
     }
 
-    /// Tells the peers' registry what is this node's own, and looks at all peers again.
+    /// Tells the peers' registry what is this node's own.
     fn claim_own(&mut self) {
         let subnets = self.own.lease.iter().flat_map(|l| &l.families).map(|f| f.subnet).collect();
         let addresses: Vec<IpAddr> = self.own.selected.families.iter().flat_map(|f| [f.local, f.external]).collect();
         self.peers.set_own(subnets, addresses);
-        for record in self.peers.retry() {
-            self.admit(record);
-        }
+        self.follow_peers();
     }
 
     /// Looks at links and addresses again: the uplink may be another one, links of ours may be gone or changed.
@@ -226,8 +225,7 @@ impl Daemon {
 
     /// Chooses the uplink anew, by the rules of a start. If there is none, the last one stays.
     pub(super) async fn reselect_uplink(&mut self) {
-        let selectors = effective_selectors(&self.options, self.own.record.as_deref());
-        match discover_uplink(&selectors, &self.conf, &mut self.dataplane).await {
+        match discover_uplink(&self.own.selectors, &self.conf, &mut self.dataplane).await {
             Ok(selected) => {
                 self.own.uplink_problem = None;
                 self.use_uplink(selected);
@@ -258,8 +256,10 @@ impl Daemon {
             let attached = &self.attached[index];
             let Some(plan) = attached.plan.clone() else { continue };
             let kind = attached.config.kind.clone();
-            if let Err(error) = self.dataplane.ensure(&kind, &plan.links, &self.own.selected.uplink).await {
-                self.complain("links", format!("backend {kind}: {error}"));
+            let result = self.dataplane.ensure(&kind, &plan.links, &self.own.selected.uplink).await;
+            self.attached[index].link_error = result.err().map(|error| format!("backend {kind}: {error}"));
+            if let Some(error) = self.attached[index].link_error.clone() {
+                self.complain("links", error);
                 self.due.links = Some(Instant::now() + super::RETRY);
             }
         }
@@ -295,9 +295,9 @@ async fn discover_uplink(
 }
 
 /// The flags, and the annotations that a person can set instead of `--public-ip` (flannel: they come before the flags).
-fn effective_selectors(options: &Options, record: Option<&NodeRecord>) -> Selectors {
-    let overrides = record.map_or(Ok(Vec::new()), |record| public_overrides(&options.keys, record));
-    options.selectors.clone().with_public(&overrides.unwrap_or_default())
+fn effective_selectors(options: &Options, record: Option<&NodeRecord>) -> Result<Selectors, BadAddress> {
+    let overrides = record.map_or(Ok(Vec::new()), |record| public_overrides(&options.keys, record))?;
+    Ok(options.selectors.clone().with_public(&overrides))
 }
 
 fn published(record: &NodeRecord, keys: &AnnotationKeys) -> (String, BTreeMap<Family, String>) {

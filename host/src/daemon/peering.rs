@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use twill_model::{Family, Intent, Link, Mac, Node, NodePlan, Peer, PeerFamily};
+use twill_netlink::Key;
 
 use super::status::PeerState;
 use super::{Daemon, StartError};
@@ -15,7 +16,7 @@ use crate::dataplane::Tenant;
 use crate::intent::policy::Holder;
 use crate::intent::wanted::{Owner, Plan, Wanted};
 use crate::nodes::{NodeRecord, PeerRecord, peer_of};
-use crate::peers::{Admission, Peers};
+use crate::peers::{Change, Peers};
 
 /// The first pause after a backend broke down over a peer; each further one doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -98,8 +99,16 @@ impl Peering {
         self.slots.entry(name.to_owned()).or_default().unplanned = families;
     }
 
+    /// Something that another peer had claimed is free: whoever was refused may get it now.
+    fn retry_rejected(&mut self) {
+        let rejected = |slot: &&mut Slot| matches!(slot.trouble, Some((PeerState::Rejected, _)));
+        for (name, slot) in self.slots.iter_mut().filter(|(_, slot)| rejected(&slot)) {
+            slot.asked = None;
+            self.dirty.insert(name.clone());
+        }
+    }
+
     fn forget(&mut self, name: &str) {
-        self.wanted.remove(&Owner::Peer(name.to_owned()));
         self.slots.remove(name);
         self.dirty.remove(name);
         self.unplanned.remove(name);
@@ -107,58 +116,70 @@ impl Peering {
 }
 
 impl Daemon {
-    /// Takes in a node's newest record. Returns whether subnets became free.
-    pub(super) fn take_peer(&mut self, record: &NodeRecord) -> bool {
+    /// Takes in a node's newest record. Only a Node that is removed stops being a peer: one that lost its annotations, or
+    /// has others that make no sense, keeps what leads to it.
+    pub(super) fn take_peer(&mut self, record: &NodeRecord) {
         match peer_of(record, &self.conf.networks, &self.options.keys) {
             Ok(Some(peer)) => {
-                self.set_unusable(record, false);
-                self.admit(peer)
+                self.set_unusable(record, !peer.problems.is_empty());
+                for problem in &peer.problems {
+                    self.complain("nodes", format!("node {}: {problem}", record.name));
+                }
+                self.peers.update(peer);
+                if let Some(reason) = self.peers.refusal(&record.name) {
+                    let text = format!("node {} is not taken as a peer: {reason}", record.name);
+                    self.complain("nodes", text);
+                }
             }
-            Ok(None) => self.forget_peer(&record.name),
+            Ok(None) => self.set_unusable(record, true),
             Err(problem) => {
                 self.set_unusable(record, true);
                 self.complain("nodes", problem.to_string());
-                false
             }
         }
     }
 
-    /// Takes in a peer. Returns whether subnets became free.
-    pub(super) fn admit(&mut self, record: PeerRecord) -> bool {
-        let name = record.name.clone();
-        for problem in &record.problems {
-            self.complain("nodes", format!("node {name}: {problem}"));
-        }
-        let before = self.peers.get(&name).cloned();
-        let families: Vec<Family> = record.families.iter().map(|f| f.family).collect();
-        match self.peers.update(record) {
-            Admission::Unchanged => false,
-            Admission::Admitted => {
-                if !self.peering.slots.contains_key(&name) {
-                    self.peering.set_unplanned(&name, families);
-                }
-                if let Some(slot) = self.peering.slots.get_mut(&name) {
-                    slot.on_link.clear();
-                    slot.again = None;
-                    slot.failures = 0;
-                }
-                self.peering.dirty.insert(name);
-                before.is_some()
+    /// Does for the plans what changed for the peers.
+    pub(super) fn follow_peers(&mut self) {
+        for (name, change) in self.peers.take_changes() {
+            if change == Change::Lost {
+                self.withdraw(&name);
             }
-            Admission::Refused(reason) => {
-                self.complain("nodes", format!("node {name} is not taken as a peer: {reason}"));
-                false
+            let Some(record) = self.peers.get(&name) else {
+                self.peering.forget(&name);
+                continue;
+            };
+            if !self.peering.slots.contains_key(&name) {
+                let families = record.families.iter().map(|f| f.family).collect();
+                self.peering.set_unplanned(&name, families);
             }
+            if let Some(slot) = self.peering.slots.get_mut(&name) {
+                slot.on_link.clear();
+                slot.again = None;
+                slot.failures = 0;
+            }
+            self.peering.dirty.insert(name);
         }
     }
 
-    /// Forgets a node: what leads to it goes. Returns whether subnets became free.
-    pub(super) fn forget_peer(&mut self, name: &str) -> bool {
+    /// Forgets a node: what leads to it goes.
+    pub(super) fn forget_peer(&mut self, name: &str) {
         self.own.forget_unusable(name);
-        let was_peer = self.peers.remove(name);
+        self.peers.remove(name);
+        self.withdraw(name);
         self.peering.forget(name);
-        self.dataplane.want(&Owner::Peer(name.to_owned()), Vec::new());
-        was_peer
+    }
+
+    /// Takes back what is wanted for a peer.
+    fn withdraw(&mut self, name: &str) {
+        let owner = Owner::Peer(name.to_owned());
+        if self.peering.wanted.remove(&owner) {
+            self.peering.retry_rejected();
+        }
+        self.dataplane.want(&owner, Vec::new());
+        if let Some(slot) = self.peering.slots.get_mut(name) {
+            slot.asked = None;
+        }
     }
 
     /// Asks the kernel again which peers are on-link.
@@ -201,9 +222,8 @@ impl Daemon {
     /// Starts what has to be asked of a component, if anything has.
     pub(super) async fn start_job(&mut self) {
         for index in 0..self.attached.len() {
-            let attached = &self.attached[index];
-            let Some(facts) = self.own.facts(attached, &self.options) else { return };
-            if attached.wants_plan(&facts) {
+            let Some(facts) = self.own.facts(&self.attached[index], &self.options) else { return };
+            if self.attached[index].wants_plan(&facts) {
                 return self.start_node_job(index, Arc::new(facts)).await;
             }
         }
@@ -245,7 +265,11 @@ impl Daemon {
 
     /// The facts of peers that have to be asked about now.
     async fn next_peers(&mut self) -> Vec<Peer> {
-        let names: Vec<String> = self.peering.dirty.iter().take(PEERS_A_JOB).cloned().collect();
+        let mut names: Vec<String> = self.peering.dirty.iter().cloned().collect();
+        names.sort_by_cached_key(|name| {
+            self.peers.get(name).map(|r| (r.created.is_none(), r.created.clone(), name.clone()))
+        });
+        names.truncate(PEERS_A_JOB);
         let unknown = |name: &&String| self.peering.slots.get(*name).is_none_or(|slot| slot.on_link.is_empty());
         let unknown: Vec<String> = names.iter().filter(unknown).cloned().collect();
         self.ask_on_link(unknown).await;
@@ -267,14 +291,16 @@ impl Daemon {
         match job {
             Job::Node { index, facts, result: Ok(plan) } => self.absorb_node_plan(index, facts, plan).await,
             Job::Node { index, facts, result: Err(error) } => {
-                if error.is_final() && self.attached.iter().all(|a| a.plan.is_none()) && self.attached.len() == 1 {
+                if self.starting && error.is_final() {
                     return Err(StartError::Own(error.to_string()));
                 }
                 self.peering.violations += u64::from(matches!(error, NodeError::Refused { .. }));
                 self.attached[index].fail(facts, error.to_string(), error.is_final());
                 self.complain("planning this node", error.to_string());
             }
-            Job::Peers { generation, outcomes } => {
+            Job::Peers { generation, mut outcomes } => {
+                // Two that claim the same address: whoever has it in the kernel keeps it.
+                outcomes.sort_by_key(|(_, outcome)| !self.is_in_place(outcome));
                 for (peer, outcome) in outcomes {
                     self.absorb_outcome(generation, peer, outcome);
                 }
@@ -295,6 +321,21 @@ impl Daemon {
         self.peering.generation += 1;
         self.peering.dirty.extend(self.peers.iter().map(|record| record.name.clone()));
         self.resync().await;
+    }
+
+    /// Whether the kernel has all stations of a plan where the plan wants them.
+    fn is_in_place(&self, outcome: &Outcome) -> bool {
+        let Outcome::Planned { intents, .. } = outcome else { return false };
+        let links = &self.dataplane.interfaces().links;
+        let seen = |link: &String, mac: Mac, remote: IpAddr| {
+            links.get(link).is_some_and(|link| {
+                self.dataplane.table().seen(&Key::Forwarding { link: *link, mac, remote }).is_some()
+            })
+        };
+        intents.iter().all(|intent| match intent {
+            Intent::Forwarding { link, mac, remote } => seen(link, *mac, *remote),
+            _ => true,
+        })
     }
 
     fn absorb_outcome(&mut self, generation: u64, peer: Peer, outcome: Outcome) {
@@ -344,7 +385,10 @@ impl Daemon {
         let own: HashSet<Mac> = self.attached.iter().flat_map(|a| a.macs()).collect();
         let mut trouble = trouble;
         match self.peering.wanted.accept(&owner, Plan { backend, intents }, &own) {
-            Ok(()) => {
+            Ok(released) => {
+                if released {
+                    self.peering.retry_rejected();
+                }
                 let entries = self.peering.wanted.entries(&owner, self.dataplane.interfaces());
                 self.dataplane.want(&owner, entries);
                 self.peering.set_unplanned(name, missing);

@@ -78,23 +78,20 @@ impl Publisher {
         }));
     }
 
-    /// Waits until a write into the own Node has ended.
+    /// Waits until a write into the own Node has ended; returns what is in there now.
     ///
     /// # Errors
     /// When it failed; it is tried again.
-    pub(super) async fn written(&mut self) -> Result<(), String> {
+    pub(super) async fn written(&mut self) -> Result<OwnPatch, String> {
         let Some(writing) = &mut self.writing else { return pending().await };
         let result = writing.await.map_err(|error| error.to_string()).flatten();
         self.writing = None;
-        match result {
-            Ok(patch) if !self.stale => self.patched = Some(patch),
+        match &result {
+            Ok(patch) if !self.stale => self.patched = Some(patch.clone()),
             Ok(_) => {}
-            Err(error) => {
-                self.again = Some(Instant::now() + RETRY);
-                return Err(error);
-            }
+            Err(_) => self.again = Some(Instant::now() + RETRY),
         }
-        Ok(())
+        result
     }
 
     fn write(&mut self, env: SubnetEnv) -> Result<(), String> {
@@ -110,6 +107,16 @@ impl Publisher {
 }
 
 impl Daemon {
+    /// Takes in what was written into the own Node before the source tells it: so a later look at the Node that finds it
+    /// as it was before is a change, and is answered.
+    pub(super) fn note_written(&mut self, patch: OwnPatch) {
+        let Some(known) = self.store.get(&self.options.node_name) else { return };
+        let mut record = (*known).clone();
+        record.annotations.extend(patch.annotations);
+        record.network_unavailable = patch.condition.or(record.network_unavailable);
+        self.store.update(record);
+    }
+
     /// Publishes what is true and not published yet.
     pub(super) fn publish(&mut self) {
         if self.publisher.again.is_some_and(|at| at > Instant::now()) || !self.peering.settled {
@@ -120,7 +127,9 @@ impl Daemon {
         else {
             return;
         };
-        let Some(plan) = first.plan.as_ref().filter(|_| first.error.is_none()) else { return };
+        let Some(plan) = first.plan.as_ref().filter(|_| self.attached.iter().all(|a| a.trouble().is_none())) else {
+            return;
+        };
         let pod_mtu =
             self.attached.iter().filter_map(|a| a.plan.as_ref()).map(|plan| plan.pod_mtu).min().unwrap_or(plan.pod_mtu);
         let annotations =

@@ -54,7 +54,7 @@ impl Daemon {
         if self.own.lease.is_none() {
             return self.own.waiting.clone();
         }
-        if let Some(error) = self.attached.iter().find_map(|a| a.error.clone()) {
+        if let Some(error) = self.attached.iter().find_map(|a| a.trouble().map(str::to_owned)) {
             return Some(error);
         }
         if let Some(problem) = self.own.waiting.as_ref().or(self.own.uplink_problem.as_ref()) {
@@ -70,26 +70,24 @@ impl Daemon {
         let owner = Owner::Peer(name.to_owned());
         let table = self.dataplane.table();
         let presence = table.presence(&owner);
-        let refused = self.peers.refused().find(|(record, _)| record.name == name);
-        let (state, message) = if let Some((_, reason)) = refused {
+        let plan = self.peering.wanted.plan(&owner);
+        let wanted = plan.map_or(0, |plan| plan.intents.len());
+        let (state, message) = if let Some(reason) = self.peers.refusal(name) {
             (PeerState::Invalid, Some(reason.to_owned()))
         } else if let Some((state, message)) = self.peering.trouble(name) {
             (*state, Some(message.clone()))
         } else if let Some(error) = table.error(&owner) {
             (PeerState::Failed, Some(error.to_owned()))
-        } else if presence.present < presence.wanted
-            || self.peering.is_dirty(name)
-            || self.peering.wanted.plan(&owner).is_none()
-        {
+        } else if presence.present < wanted || self.peering.is_dirty(name) || plan.is_none() {
             (PeerState::Pending, None)
         } else {
             (PeerState::Applied, None)
         };
         PeerStatus {
             name: name.to_owned(),
-            backend: self.peering.wanted.plan(&owner).map(|plan| plan.backend.clone()),
+            backend: plan.map(|plan| plan.backend.clone()),
             state,
-            wanted: presence.wanted,
+            wanted,
             present: presence.present,
             message,
         }
@@ -126,6 +124,6 @@ fn backend(attached: &Attached) -> BackendStatus {
         code_bytes: loaded.code_bytes(),
         compile_ms: loaded.compiling().map(|time| time.as_secs_f64() * 1000.0),
         load_ms: loaded.loading().as_secs_f64() * 1000.0,
-        error: attached.error.clone(),
+        error: attached.trouble().map(str::to_owned),
     }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,9 @@ use twill_model::Family;
 pub const SOCKET: &str = "twill.sock";
 /// Errors that are remembered; older ones are in the log.
 pub const REMEMBERED_ERRORS: usize = 20;
+
+/// After a failure to accept a connection (no file descriptor left, say).
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The whole document.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -211,7 +215,15 @@ impl Drop for StatusSocket {
 }
 
 async fn serve(listener: UnixListener, questions: mpsc::Sender<Question>) {
-    while let Ok((mut stream, _)) = listener.accept().await {
+    loop {
+        let mut stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot answer somebody who asks for the status");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
         let (question, answer) = oneshot::channel();
         if questions.send(question).await.is_err() {
             return;

@@ -273,6 +273,9 @@ impl Dataplane {
         if (blind, unplanned) != (self.protection.blind, &self.protection.subnets) {
             self.table.reconsider_held();
         }
+        if self.table.is_idle(Instant::now()) {
+            return Ok(true);
+        }
         self.protection = Protection::new(blind, unplanned, &self.table);
         let protection = &self.protection;
         let (own, names, ledger, networks) = (&self.own, &self.names, &self.ledger, &self.networks);
@@ -352,11 +355,6 @@ impl Dataplane {
     #[must_use]
     pub fn table(&self) -> &Table {
         &self.table
-    }
-
-    /// The table of entries.
-    pub fn table_mut(&mut self) -> &mut Table {
-        &mut self.table
     }
 
     /// What it cost so far.

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
+use twill_model::Family;
 use twill_netlink::{Key, Observed, Operation, OperationError, Value, protocol_for};
 
 use crate::intent::wanted::Owner;
@@ -54,7 +56,8 @@ pub struct Table {
     dirty: BTreeSet<Key>,
     refused: HashMap<Key, Refused>,
     held: BTreeSet<Key>,
-    routes: usize,
+    /// Wanted routes, by family.
+    routes: [usize; 2],
 }
 
 impl Table {
@@ -67,12 +70,14 @@ impl Table {
         let gone: Vec<Key> = old.iter().filter(|key| !kept.contains(key)).filter(still).copied().collect();
         for key in &gone {
             self.wanted.remove(key);
-            self.routes -= usize::from(is_route(key));
+            self.count(key, |routes| routes - 1);
             self.touch(*key);
         }
         for (key, value) in entries {
             let before = self.wanted.insert(key, (value, owner.clone()));
-            self.routes += usize::from(is_route(&key) && before.is_none());
+            if before.is_none() {
+                self.count(&key, |routes| routes + 1);
+            }
             if before.is_none_or(|(old, _)| old != value) {
                 self.touch(key);
             }
@@ -146,8 +151,12 @@ impl Table {
                     let there = seen.and_then(|s| s.value.map(|value| (value, s.protocol)));
                     match there.map(|(value, protocol)| (value, unwanted(&key, &value, protocol))) {
                         Some((value, Unwanted::Remove)) => deletes.push(Operation::Delete { key, value }),
-                        Some((_, Unwanted::Hold)) => drop(self.held.insert(key)),
-                        Some((_, Unwanted::Leave)) | None => drop(self.refused.remove(&key)),
+                        kept => {
+                            self.refused.remove(&key);
+                            if let Some((_, Unwanted::Hold)) = kept {
+                                self.held.insert(key);
+                            }
+                        }
                     }
                 }
             }
@@ -182,6 +191,12 @@ impl Table {
     /// Compares everything again that was held: what may be removed has changed.
     pub fn reconsider_held(&mut self) {
         self.dirty.append(&mut self.held);
+    }
+
+    /// Whether there is nothing to compare at the moment.
+    #[must_use]
+    pub fn is_idle(&self, now: Instant) -> bool {
+        self.dirty.is_empty() && self.refused.values().all(|refused| refused.again > now)
     }
 
     /// When something that was refused is due again.
@@ -228,14 +243,21 @@ impl Table {
 
     fn protocol(&self, key: &Key) -> u8 {
         match key {
-            Key::Route { destination, .. } => protocol_for(destination, self.routes),
+            Key::Route { destination, .. } => protocol_for(destination, self.routes[place(destination)]),
             Key::Neighbor { .. } | Key::Forwarding { .. } => 0,
+        }
+    }
+
+    fn count(&mut self, key: &Key, change: impl Fn(usize) -> usize) {
+        if let Key::Route { destination, .. } = key {
+            let routes = &mut self.routes[place(destination)];
+            *routes = change(*routes);
         }
     }
 }
 
-fn is_route(key: &Key) -> bool {
-    matches!(key, Key::Route { .. })
+fn place(destination: &IpNet) -> usize {
+    usize::from(Family::of_net(destination) == Family::V6)
 }
 
 #[cfg(test)]

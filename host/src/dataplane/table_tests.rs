@@ -1,6 +1,5 @@
 //! The table against a kernel that is a map.
 
-use ipnet::IpNet;
 use proptest::prelude::*;
 use twill_model::Mac;
 use twill_netlink::RouteValue;
@@ -38,6 +37,10 @@ fn entries(n: u8) -> Vec<(Key, Value)> {
 
 fn observed(value: Value) -> Observed {
     Observed { value: Some(value), protocol: 3 }
+}
+
+fn is_route(key: &Key) -> bool {
+    matches!(key, Key::Route { .. })
 }
 
 fn remove(_: &Key, _: &Value, _: u8) -> Unwanted {

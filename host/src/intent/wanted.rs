@@ -47,11 +47,11 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Accepts a plan in place of the owner's last one.
+    /// Accepts a plan in place of the owner's last one. Tells whether that gave up an address that others may now claim.
     ///
     /// # Errors
     /// When it claims a MAC address that another peer has, or one of the node's `own`; the last plan stays.
-    pub fn accept(&mut self, owner: &Owner, plan: Plan, own: &HashSet<Mac>) -> Result<(), Violation> {
+    pub fn accept(&mut self, owner: &Owner, plan: Plan, own: &HashSet<Mac>) -> Result<bool, Violation> {
         for (link, mac) in stations(&plan.intents) {
             let holder = self.stations.get(&(link.to_owned(), mac)).filter(|holder| *holder != owner);
             let rule = match holder {
@@ -62,12 +62,15 @@ impl Wanted {
             };
             return Err(Violation { intent: format!("address {mac} on {link}"), rule });
         }
+        let kept: HashSet<(&str, Mac)> = stations(&plan.intents).collect();
+        let last = self.plans.get(owner);
+        let released = last.is_some_and(|last| stations(&last.intents).any(|station| !kept.contains(&station)));
         self.remove(owner);
-        for (link, mac) in stations(&plan.intents) {
+        for (link, mac) in kept {
             self.stations.insert((link.to_owned(), mac), owner.clone());
         }
         self.plans.insert(owner.clone(), plan);
-        Ok(())
+        Ok(released)
     }
 
     /// Forgets an owner's plan; tells whether there was one.
@@ -88,12 +91,6 @@ impl Wanted {
     /// Everybody who has a plan.
     pub fn owners(&self) -> impl Iterator<Item = &Owner> {
         self.plans.keys()
-    }
-
-    /// Routes that were accepted, which decides how they are spread over protocol numbers.
-    #[must_use]
-    pub fn route_count(&self) -> usize {
-        self.plans.values().flat_map(|p| &p.intents).filter(|i| matches!(i, Intent::Route(_))).count()
     }
 
     /// An owner's plan as entries of the kernel. Entries on links that do not exist at the moment are left out: they

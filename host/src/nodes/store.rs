@@ -20,6 +20,8 @@ struct State {
     nodes: BTreeMap<String, Arc<NodeRecord>>,
     dirty: BTreeSet<String>,
     problems: BTreeMap<String, String>,
+    /// Nodes that there are and that could never be read.
+    hidden: BTreeSet<String>,
     synced: bool,
     /// Something happened that [`NodeStore::changed`] has not told yet.
     news: bool,
@@ -80,6 +82,21 @@ impl NodeStore {
     #[must_use]
     pub fn is_synced(&self) -> bool {
         self.lock().synced
+    }
+
+    /// Says that there is a node which could not be read so far, or that this is over.
+    pub fn set_hidden(&self, name: &str, is_hidden: bool) {
+        let mut state = self.lock();
+        let changed = if is_hidden { state.hidden.insert(name.to_owned()) } else { state.hidden.remove(name) };
+        if changed {
+            self.announce(state);
+        }
+    }
+
+    /// Nodes that could never be read: nobody knows what is theirs.
+    #[must_use]
+    pub fn hidden(&self) -> Vec<String> {
+        self.lock().hidden.iter().cloned().collect()
     }
 
     /// Notes what is wrong at some place (a file, a watch), or that nothing is any more.

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::manifest_file::{self, EXTENSIONS, Format, LARGEST_FILE};
+use super::manifest_file::{self, EXTENSIONS, Format, LARGEST_FILE, NoNode};
 use crate::nodes::annotations::AnnotationKeys;
 use crate::nodes::record::NodeRecord;
 
@@ -37,8 +37,10 @@ pub(super) enum Found {
     Node(Box<NodeRecord>),
     /// The node, but something about its files is wrong.
     Doubtful(Box<NodeRecord>, String),
-    /// Files, but no node in them.
+    /// Files, but no node can be read from them.
     Broken(String),
+    /// A file that holds something else than a node.
+    Stranger(String),
     /// No file.
     Nothing,
 }
@@ -139,10 +141,11 @@ fn read(node: &str, files: &Files, keys: &AnnotationKeys) -> Found {
         Err(error) if error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() => {
             return Found::Nothing;
         }
-        Err(error) => Err(format!("it cannot be read: {error}")),
+        Err(error) => Err(NoNode::Broken(format!("it cannot be read: {error}"))),
     };
     match (record, others) {
-        (Err(problem), _) => {
+        (Err(NoNode::Stranger(problem)), _) => Found::Stranger(format!("{}: {problem}", path.display())),
+        (Err(NoNode::Broken(problem)), _) => {
             Found::Broken(format!("{}: {problem}; the last good state of the node stays", path.display()))
         }
         (Ok(record), []) => Found::Node(Box::new(record)),

@@ -7,7 +7,7 @@ use serde::ser::Serialize;
 
 use crate::config::json::Json;
 use crate::nodes::annotations::AnnotationKeys;
-use crate::nodes::manifest::Manifest;
+use crate::nodes::manifest::{Manifest, ManifestError};
 use crate::nodes::record::NodeRecord;
 
 /// Extensions of manifests. Of several files for one node the first of these counts.
@@ -77,19 +77,46 @@ impl Format {
     }
 }
 
+/// Why there is no node in a file. Both read on after the file's name.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NoNode {
+    /// There may be one.
+    Broken(String),
+    /// It is something else.
+    Stranger(String),
+}
+
+impl NoNode {
+    /// The words for a person.
+    pub(super) fn into_text(self) -> String {
+        match self {
+            Self::Broken(text) | Self::Stranger(text) => text,
+        }
+    }
+}
+
+impl From<String> for NoNode {
+    fn from(problem: String) -> Self {
+        Self::Broken(problem)
+    }
+}
+
 /// The node in a file's text.
-pub(super) fn record(node: &str, format: Format, bytes: &[u8], keys: &AnnotationKeys) -> Result<NodeRecord, String> {
+pub(super) fn record(node: &str, format: Format, bytes: &[u8], keys: &AnnotationKeys) -> Result<NodeRecord, NoNode> {
     let text = std::str::from_utf8(bytes).map_err(|error| format!("it is not UTF-8 text: {error}"))?;
     if text.trim().is_empty() {
-        return Err("it is empty".into());
+        return Err(NoNode::Broken("it is empty".into()));
     }
     let manifest: Manifest = format.read(text)?;
-    let record = manifest.into_record(keys).map_err(|error| error.to_string())?;
+    let record = manifest.into_record(keys).map_err(|error| match error {
+        ManifestError::NotANode(_) => NoNode::Stranger(error.to_string()),
+        ManifestError::NoName | ManifestError::BadName(_) => NoNode::Broken(error.to_string()),
+    })?;
     if record.name != node {
-        return Err(format!(
+        return Err(NoNode::Broken(format!(
             "its metadata.name is {:?}, but the file is named after {node:?}: rename one of them",
             record.name
-        ));
+        )));
     }
     Ok(record)
 }
@@ -175,7 +202,7 @@ status:
     #[test]
     fn broken_texts_say_what_is_wrong() {
         let keys = AnnotationKeys::default();
-        let error = |format, text: &[u8]| record("n1", format, text, &keys).unwrap_err();
+        let error = |format, text: &[u8]| record("n1", format, text, &keys).unwrap_err().into_text();
         assert_eq!(error(Format::Json, b" \n"), "it is empty");
         assert_eq!(
             error(Format::Json, b"{\"kind\":\"Node\","),

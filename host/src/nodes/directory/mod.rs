@@ -222,10 +222,11 @@ impl Directory {
     }
 
     fn take(&self, node: &str, found: Found, store: &NodeStore) {
+        store.set_hidden(node, matches!(found, Found::Broken(_)) && store.get(node).is_none());
         let (record, problem) = match found {
             Found::Node(record) => (Some(record), None),
             Found::Doubtful(record, problem) => (Some(record), Some(problem)),
-            Found::Broken(problem) => (None, Some(problem)),
+            Found::Broken(problem) | Found::Stranger(problem) => (None, Some(problem)),
             Found::Nothing => {
                 store.remove(node);
                 (None, None)

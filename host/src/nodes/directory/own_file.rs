@@ -68,7 +68,7 @@ pub(super) fn write(
         let metadata = fs::metadata(&file).map_err(system)?;
         let bytes = bytes_of(&file).map_err(system)?;
         let format = Format::of(&link);
-        manifest_file::record(node, format, &bytes, keys).map_err(broken)?;
+        manifest_file::record(node, format, &bytes, keys).map_err(|none| broken(none.into_text()))?;
         let text = String::from_utf8_lossy(&bytes);
         let mut document = format.document(&text).map_err(broken)?;
         if !patch.apply(&mut document, now) {

@@ -97,6 +97,14 @@ impl Peers {
         self.waiting.values().map(|(record, reason)| (record, reason.as_str()))
     }
 
+    /// Subnets that nodes claim in vain although nobody else has them: what leads there may be right.
+    pub fn undecided_subnets(&self) -> impl Iterator<Item = IpNet> {
+        let free = |subnet: &&IpNet| {
+            !self.own_subnets.iter().any(|own| overlap(own, subnet)) && self.overlapping(subnet, "").is_empty()
+        };
+        self.waiting.values().flat_map(|(record, _)| subnets(record)).filter(free).copied()
+    }
+
     /// Why a node's newest record is not in force.
     #[must_use]
     pub fn refusal(&self, name: &str) -> Option<&str> {

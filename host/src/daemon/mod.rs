@@ -409,8 +409,8 @@ impl Daemon {
 
     /// The subnets of peers for which there is no plan yet: what leads there stays.
     fn unplanned(&self) -> BTreeSet<ipnet::IpNet> {
-        let refused = self.peers.refused().flat_map(|(record, _)| &record.families).flat_map(|f| &f.subnets);
-        refused.copied().chain(self.peering.unplanned_subnets(&self.peers)).chain(self.own.unusable_subnets()).collect()
+        let unplanned = self.peering.unplanned_subnets(&self.peers);
+        self.peers.undecided_subnets().chain(unplanned).chain(self.own.unusable_subnets()).collect()
     }
 }
 

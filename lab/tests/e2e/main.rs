@@ -2,6 +2,7 @@
 
 mod adoption;
 mod bad_input;
+mod claims;
 mod command;
 mod common;
 mod healing;

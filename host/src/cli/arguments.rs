@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
@@ -120,13 +121,13 @@ pub(super) struct RunArguments {
     iface_regex: Vec<String>,
     /// The interface that packets to this address leave by.
     #[arg(long, value_name = "IP", env = "FLANNELD_IFACE_CAN_REACH", help_heading = "Interface")]
-    iface_can_reach: Option<IpAddr>,
+    iface_can_reach: Option<Given<IpAddr>>,
     /// The IPv4 address that other nodes reach this one at.
     #[arg(long, value_name = "IP", env = "FLANNELD_PUBLIC_IP", help_heading = "Interface")]
-    public_ip: Option<Ipv4Addr>,
+    public_ip: Option<Given<Ipv4Addr>>,
     /// The IPv6 address that other nodes reach this one at.
     #[arg(long, value_name = "IP", env = "FLANNELD_PUBLIC_IPV6", help_heading = "Interface")]
-    public_ipv6: Option<Ipv6Addr>,
+    public_ipv6: Option<Given<Ipv6Addr>>,
 
     /// How log lines look. What is logged, TWILL_LOG says: error, warn, info, debug, or by module as in info,twill::daemon=debug.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
@@ -146,16 +147,35 @@ impl RunArguments {
             state_dir: self.state_dir,
             run_dir: self.run_dir,
             selectors: Selectors {
-                iface: self.iface,
-                iface_regex: self.iface_regex,
-                can_reach: self.iface_can_reach,
-                public: [self.public_ip.map(IpAddr::from), self.public_ipv6.map(IpAddr::from)]
-                    .into_iter()
-                    .flatten()
-                    .collect(),
+                iface: named(self.iface),
+                iface_regex: named(self.iface_regex),
+                can_reach: self.iface_can_reach.and_then(|given| given.0),
+                public: [
+                    self.public_ip.and_then(|given| given.0).map(IpAddr::from),
+                    self.public_ipv6.and_then(|given| given.0).map(IpAddr::from),
+                ]
+                .into_iter()
+                .flatten()
+                .collect(),
             },
         }
     }
+}
+
+/// A value that counts as not given when it is empty, as manifests leave environment variables.
+#[derive(Debug, Clone, Copy)]
+struct Given<T>(Option<T>);
+
+impl<T: FromStr> FromStr for Given<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() { Ok(Self(None)) } else { text.parse().map(|value| Self(Some(value))) }
+    }
+}
+
+fn named(texts: Vec<String>) -> Vec<String> {
+    texts.into_iter().filter(|text| !text.is_empty()).collect()
 }
 
 fn annotation_prefix(text: &str) -> Result<AnnotationKeys, PrefixError> {
@@ -194,6 +214,12 @@ mod tests {
         assert_eq!(options.selectors.public, [IpAddr::from([192, 0, 2, 1])]);
         assert!(!options.set_condition);
         assert!(run(&["--set-node-network-unavailable"]).unwrap().set_condition);
+    }
+
+    #[test]
+    fn empty_is_not_given() {
+        let options = run(&["--iface=", "--iface-regex=", "--public-ip=", "--iface-can-reach="]).unwrap();
+        assert_eq!(options.selectors, Selectors::default());
     }
 
     #[test]

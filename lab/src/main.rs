@@ -1,5 +1,6 @@
 //! `twill-lab`: the lab's command line.
 
+mod bench;
 mod cli;
 
 use std::process::ExitCode;

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.first().map(String::as_str) {
         Some("demo") => lab(&["demo".to_string()]),
         Some("lab") => lab(rest),
-        Some("bench") => lab(&[&["bench".to_string()], rest].concat()),
+        Some("bench") => bench(rest),
         Some("test") => setup::everything().and_then(|()| test::run(rest)),
         Some("dist") => setup::wasm_target().and_then(|()| dist::run()),
         Some("tidy") => tidy::run(),
@@ -62,4 +62,13 @@ fn lab(arguments: &[String]) -> Outcome {
     build::programs()?;
     let mut lab = build::with_lab_environment(build::program("twill-lab"));
     run::run(lab.args(arguments))
+}
+
+/// The benchmark, with the component file whose compilation it measures.
+fn bench(arguments: &[String]) -> Outcome {
+    setup::everything()?;
+    let dir = build::target_dir().join("bench");
+    build::components(&build::BACKENDS, &dir)?;
+    let component = format!("--component={}", dir.join("vxlan.wasm").display());
+    lab(&[&["bench".to_string(), component], arguments].concat())
 }

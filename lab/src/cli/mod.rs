@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use twill_lab::{Families, LabError, LabSpec, Result};
 
+use crate::bench;
+
 /// Set while running in a user namespace of our own making, so that making one is tried once only.
 const IN_USER_NAMESPACE: &str = "TWILL_LAB_IN_USER_NAMESPACE";
 
@@ -66,6 +68,8 @@ enum Verb {
         #[arg(last = true)]
         command: Vec<String>,
     },
+    /// Measures the daemon, next to bare programs that do the same to the kernel
+    Bench(bench::Options),
     #[command(hide = true)]
     Hold {
         /// The shape as JSON
@@ -139,6 +143,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         Verb::Down { name } => standing::down(&name.name).map(|()| ExitCode::SUCCESS),
         Verb::Status { name } => standing::status(&name.name),
         Verb::Exec { name, place, command } => standing::exec(&name.name, &place, &command),
+        Verb::Bench(options) => {
+            become_root()?;
+            bench::run(&options)
+        }
         Verb::Hold { shape } => {
             become_root()?;
             let shape: Shape = serde_json::from_str(&shape)

@@ -1,0 +1,98 @@
+//! The daemon without peers, and where its component comes from: built in, from a file, from the cache.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use twill_lab::{Lab, LabError, LabSpec, Result};
+
+use super::Budget;
+use super::daemon::{alone, forget_everything, forget_readiness};
+use super::report;
+use super::said::{Backend, ready, settle};
+use super::sample::{Figure, Sample, Unit};
+use super::usage::memory;
+
+/// Whatever takes longer is broken.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a start of a daemon without peers cost.
+#[derive(Debug, Default)]
+struct Starts {
+    wall: Sample,
+    cpu: Sample,
+    resident: Sample,
+    anonymous: Sample,
+    load: Sample,
+    compile: Sample,
+}
+
+/// Measures it; `component` is a file of the type vxlan.
+pub(super) fn measure(spec: LabSpec, component: Option<&Path>, budget: Budget) -> Result<Vec<Figure>> {
+    use Unit::{Bytes, Ms};
+    let lab = alone(spec)?;
+    let (mut built_in, mut fresh, mut cached) = (Starts::default(), Starts::default(), Starts::default());
+    let mut sizes = None;
+    for _ in budget.rounds() {
+        forget_everything(&lab)?;
+        let backend = built_in.start(&lab, "built-in")?;
+        sizes = Some((backend.wasm_bytes, backend.code_bytes));
+    }
+    if let Some(component) = component {
+        lab.install_backend(component, "vxlan")?;
+        let file = lab.backends_dir().join("vxlan.wasm").display().to_string();
+        for _ in budget.rounds() {
+            forget_everything(&lab)?;
+            fresh.start(&lab, &file)?;
+            lab.node(0).stop()?;
+            cached.start(&lab, &file)?;
+        }
+    }
+    let line = |name: &str, unit, values| Figure::new(report::COMPONENT, name, unit, values);
+    let mut figures = Vec::new();
+    if let Some((wasm, code)) = sizes {
+        figures.push(Figure::single(report::SIZES, "component: vxlan", Bytes, wasm as f64));
+        figures.push(Figure::single(report::SIZES, "component: vxlan, machine code", Bytes, code as f64));
+    }
+    figures.extend([
+        line("no peers: start → ready", Ms, built_in.wall),
+        line("no peers: start, CPU", Ms, built_in.cpu),
+        line("no peers: resident memory", Bytes, built_in.resident),
+        line("no peers: resident memory, anonymous part", Bytes, built_in.anonymous),
+        line("component built in: load", Ms, built_in.load),
+    ]);
+    if component.is_some() {
+        figures.extend([
+            line("component from a file, new: compile, in a process of its own", Ms, fresh.compile),
+            line("component from a file, new: load", Ms, fresh.load),
+            line("component from a file, new: start → ready", Ms, fresh.wall),
+            line("component from a file, compiled before: load", Ms, cached.load),
+            line("component from a file, compiled before: start → ready", Ms, cached.wall),
+        ]);
+    }
+    Ok(figures)
+}
+
+impl Starts {
+    fn start(&mut self, lab: &Lab, origin: &str) -> Result<Backend> {
+        let node = lab.node(0);
+        forget_readiness(node)?;
+        let begin = Instant::now();
+        node.start()?;
+        let ready = ready(node, PATIENCE)?;
+        let (cpu, said) = settle(node, 0, PATIENCE)?;
+        let backend = said.backends.into_iter().next();
+        let backend = backend
+            .filter(|backend| backend.origin == origin)
+            .ok_or_else(|| LabError::Spec(format!("the daemon does not run the component {origin}: {}", node.log())))?;
+        let memory = node.daemon_pid().map(memory).unwrap_or_default();
+        self.wall.time(ready - begin);
+        self.cpu.time(cpu);
+        self.resident.push(memory.resident as f64);
+        self.anonymous.push(memory.anonymous as f64);
+        self.load.push(backend.load_ms);
+        if let Some(time) = backend.compile_ms {
+            self.compile.push(time);
+        }
+        Ok(backend)
+    }
+}

@@ -101,8 +101,8 @@ impl Peering {
 
     /// Something that another peer had claimed is free: whoever was refused may get it now.
     fn retry_rejected(&mut self) {
-        let rejected = |slot: &&mut Slot| matches!(slot.trouble, Some((PeerState::Rejected, _)));
-        for (name, slot) in self.slots.iter_mut().filter(|(_, slot)| rejected(&slot)) {
+        let rejected = |slot: &Slot| matches!(slot.trouble, Some((PeerState::Rejected, _)));
+        for (name, slot) in self.slots.iter_mut().filter(|(_, slot)| rejected(slot)) {
             slot.asked = None;
             self.dirty.insert(name.clone());
         }

@@ -121,3 +121,13 @@ fn an_interrupted_demo_leaves_nothing() {
         assert_eq!(fs::read_dir(&cli.temp).unwrap().count(), 0, "{signal}: no file is left");
     }
 }
+
+#[test]
+fn the_benchmark_fills_its_table() {
+    let Some(cli) = Cli::new("bench") else { return };
+    let (ok, said) = cli.run(&["bench", "--peers", "20", "--repetitions", "1", "--manifest-kib", "1"]);
+    assert!(ok, "{said}");
+    for line in ["packed", "restart", "one node more", "heartbeat", "resident memory"] {
+        assert!(said.contains(line), "no {line:?} in\n{said}");
+    }
+}

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use twill_model::{Link, LinkKind, Mac, Uplink};
 use twill_netlink::{
-    Action, Error, Event, Interest, Key, KindInfo, LinkError, LinkInfo, LinkWanted, Links, Observed, Operation,
-    RTPROT_BOOT, Tables, Value, Watch, is_ours,
+    Action, Ensured, Error, Event, Interest, Key, KindInfo, LinkError, LinkInfo, LinkWanted, Links, Observed,
+    Operation, RTPROT_BOOT, Tables, Value, Watch, is_ours,
 };
 
 use crate::intent::policy::Holder;
@@ -57,6 +57,17 @@ pub enum Notice {
     Route(IpNet),
     /// Events were lost: read everything again.
     Overrun,
+}
+
+/// Why a link of a plan is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum EnsureError {
+    /// Somebody else made a link of that name meanwhile. It stays.
+    #[error("a link {0} is there that is not Twill's: remove or rename it")]
+    Foreign(String),
+    /// The kernel.
+    #[error(transparent)]
+    Link(#[from] LinkError),
 }
 
 /// The kernel's side of this node.
@@ -166,7 +177,7 @@ impl Dataplane {
     ///
     /// # Errors
     /// The first link that cannot be had; the others are as they should be.
-    pub async fn ensure(&mut self, kind: &str, links: &[Link], uplink: &Uplink) -> Result<(), LinkError> {
+    pub async fn ensure(&mut self, kind: &str, links: &[Link], uplink: &Uplink) -> Result<(), EnsureError> {
         let mut result = Ok(());
         for link in links {
             let wanted = LinkWanted {
@@ -180,7 +191,7 @@ impl Dataplane {
                 networks: self.networks.clone(),
                 alias: format!("{ALIAS}{kind}"),
             };
-            match self.links.ensure(&wanted).await {
+            match self.ensure_one(&wanted).await {
                 Ok(ensured) => {
                     if ensured.action != Action::Unchanged {
                         tracing::info!(link = link.name, backend = kind, action = ?ensured.action, "link is as planned");
@@ -197,6 +208,15 @@ impl Dataplane {
         }
         self.watch.set_interest(self.interest());
         result
+    }
+
+    /// The policy looked at the link's name when the plan was made; this looks again, each time.
+    async fn ensure_one(&self, wanted: &LinkWanted) -> Result<Ensured, EnsureError> {
+        let existing = self.links.find(&wanted.name).await.map_err(LinkError::from)?;
+        if existing.is_some_and(|link| Tenant::of(&link).holder(&wanted.kind) == Holder::Foreign) {
+            return Err(EnsureError::Foreign(wanted.name.clone()));
+        }
+        Ok(self.links.ensure(wanted).await?)
     }
 
     /// The interfaces that plans can use now.

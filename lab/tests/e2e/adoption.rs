@@ -185,3 +185,29 @@ fn cleanup_takes_what_is_ours_and_nothing_else() {
         everybody_reaches_everybody(&lab);
     }
 }
+
+#[test]
+fn a_link_that_somebody_else_puts_in_the_place_of_ours_stays() {
+    let Some(lab) = lab(|spec| {
+        (spec.nodes, spec.pods_per_node) = (2, 0);
+        four(spec);
+    }) else {
+        return;
+    };
+    let node = lab.node(0);
+    // The daemon makes its link again within milliseconds, so it is held meanwhile.
+    let daemon = node.daemon_pid().unwrap().to_string();
+    node.ns.run(&["kill", "-STOP", &daemon]).unwrap();
+    node.ns.run(&["ip", "link", "del", "flannel.1"]).unwrap();
+    node.ns.run(&["ip", "link", "add", "flannel.1", "type", "bridge"]).unwrap();
+    node.ns.run(&["kill", "-CONT", &daemon]).unwrap();
+    let index = |node: &Node| node.ns.ip_json(&["link", "show", "dev", "flannel.1"]).unwrap()[0]["ifindex"].clone();
+    let theirs = index(node);
+    let reason = "backend vxlan: a link flannel.1 is there that is not Twill's: remove or rename it";
+    node.wait_for("the reason", Lab::PATIENCE, |status| status.reason.as_deref() == Some(reason)).unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(index(node), theirs, "it is the other program's link still");
+    node.ns.run(&["ip", "link", "del", "flannel.1"]).unwrap();
+    lab.wait_settled().unwrap();
+    assert!(routes(node).contains("10.244.2.0/24 via 10.244.2.0 dev flannel.1"), "{}", routes(node));
+}

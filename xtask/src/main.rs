@@ -4,6 +4,7 @@
 
 mod build;
 mod dist;
+mod kube;
 mod run;
 mod setup;
 mod test;
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
         Some("demo") => lab(&["demo".to_string()]),
         Some("lab") => lab(rest),
         Some("bench") => bench(rest),
-        Some("test") => setup::everything().and_then(|()| test::run(rest)),
+        Some("test") => setup::everything_and_kubernetes().and_then(|()| test::run(rest)),
         Some("dist") => setup::wasm_target().and_then(|()| dist::run()),
         Some("tidy") => tidy::run(),
         Some("help" | "--help" | "-h") => {
@@ -58,9 +59,14 @@ fn main() -> ExitCode {
 }
 
 fn lab(arguments: &[String]) -> Outcome {
-    setup::everything()?;
+    let kubernetes = kube::Extent::of(arguments);
+    match kubernetes {
+        None => setup::everything()?,
+        Some(_) => setup::everything_and_kubernetes()?,
+    }
     build::programs()?;
     let mut lab = build::with_lab_environment(build::program("twill-lab"));
+    lab.envs(kubernetes.map(kube::programs).unwrap_or_default());
     run::run(lab.args(arguments))
 }
 

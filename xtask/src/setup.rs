@@ -16,16 +16,25 @@ const PROGRAMS: [(&str, &str); 5] = [
     ("unshare", "util-linux"),
 ];
 
+/// What talking to a real API server takes beside the server.
+const API_PROGRAMS: [(&str, &str); 3] = [("kubectl", "kubernetes-client"), ("openssl", "openssl"), ("curl", "curl")];
+
 /// The package of the CNI plugins that our plugin calls.
 const PLUGINS: &str = "containernetworking-plugins";
 
 /// Where distributions put CNI plugins.
 const PLUGIN_DIRS: [&str; 3] = ["/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni"];
 
-/// All of it.
+/// What building and a lab take.
 pub(crate) fn everything() -> Outcome {
     wasm_target()?;
-    lab_programs()
+    installed(&PROGRAMS)
+}
+
+/// The same, and what a lab with a real API server takes.
+pub(crate) fn everything_and_kubernetes() -> Outcome {
+    wasm_target()?;
+    installed(&[&PROGRAMS[..], &API_PROGRAMS].concat())
 }
 
 /// The Rust target that backends are built for.
@@ -63,9 +72,9 @@ pub(crate) fn plugin_dir() -> Option<PathBuf> {
     named.into_iter().chain(PLUGIN_DIRS.map(PathBuf::from)).find(|dir| dir.join("bridge").is_file())
 }
 
-/// The programs that a lab calls.
-fn lab_programs() -> Outcome {
-    let missing = missing_packages();
+/// Installs the packages of programs that are not there.
+fn installed(programs: &[(&str, &'static str)]) -> Outcome {
+    let missing = missing_packages(programs);
     if missing.is_empty() {
         return Ok(());
     }
@@ -84,13 +93,13 @@ fn lab_programs() -> Outcome {
         .args(["install", "-y", "--no-install-recommends"])
         .args(&missing)
         .env("DEBIAN_FRONTEND", "noninteractive"))?;
-    let still = missing_packages();
+    let still = missing_packages(programs);
     if still.is_empty() { Ok(()) } else { Err(format!("{} did not bring what the lab needs", still.join(" "))) }
 }
 
-fn missing_packages() -> Vec<&'static str> {
+fn missing_packages(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
     let mut missing: Vec<&str> =
-        PROGRAMS.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
+        programs.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
     if plugin_dir().is_none() {
         missing.push(PLUGINS);
     }

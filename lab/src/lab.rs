@@ -8,12 +8,14 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::error::{LabError, Result};
-use crate::manifest::NodesDir;
+use crate::kube::ControlPlane;
+use crate::manifest::{Manifest, NodesDir};
 use crate::netns::NetNs;
 use crate::node::Node;
 use crate::pod::{Cni, Pod};
 use crate::probe::Probe;
 use crate::sandbox::Sandbox;
+use crate::source::{Api, Source};
 use crate::spec::LabSpec;
 use crate::transfer::{Transfer, transfer};
 use crate::underlay::Underlay;
@@ -23,7 +25,7 @@ use crate::underlay::Underlay;
 pub struct Lab {
     /// What it was made from.
     pub spec: LabSpec,
-    /// The folder of manifests that all its daemons share.
+    /// The folder of manifests that all its daemons share, if they do not have an API server.
     pub nodes_dir: NodesDir,
     /// The network between the nodes.
     pub underlay: Underlay,
@@ -31,6 +33,8 @@ pub struct Lab {
     nodes: Vec<Node>,
     pods: Vec<Pod>,
     cni: Cni,
+    /// The API server, if the spec asks for one.
+    pub api: Option<ControlPlane>,
     _sandbox: Sandbox,
 }
 
@@ -54,13 +58,24 @@ impl Lab {
         let nodes_dir = NodesDir::create(work.join("nodes"))?;
         let cni = Cni::new(&work.join("cni"), &spec.cni, &spec.cni_delegates)?;
         let underlay = Underlay::new(spec.segments, spec.mtu)?;
-        let mut lab = Lab { nodes_dir, underlay, nodes: Vec::new(), pods: Vec::new(), cni, spec, _sandbox: sandbox };
+        let (source, api) = match &spec.api {
+            None => (Source::Directory(nodes_dir.clone()), None),
+            Some(programs) => {
+                let dir = work.join("kube");
+                let (ns, [address, _]) = (&underlay.ns, underlay.router());
+                let control_plane = ControlPlane::start(programs.clone(), ns, address, dir, &spec.api_flags)?;
+                (Source::Api(Api::open_to_daemons(&control_plane)?), Some(control_plane))
+            }
+        };
+        let mut lab =
+            Lab { nodes_dir, underlay, nodes: Vec::new(), pods: Vec::new(), cni, api, spec, _sandbox: sandbox };
         for number in 1..=lab.spec.nodes {
             let ns = NetNs::add(&format!("n{number}"))?;
             let segment = 1 + (number - 1) * lab.spec.segments / lab.spec.nodes;
             let attachment = lab.underlay.attach(&ns, number, segment)?;
-            lab.nodes.push(Node::new(&lab.spec, number, ns, attachment, lab.nodes_dir.clone(), work)?);
+            lab.nodes.push(Node::new(&lab.spec, number, ns, attachment, source.clone(), work)?);
         }
+        source.introduce(&lab.nodes.iter().map(Node::manifest).collect::<Vec<Manifest>>())?;
         Ok(lab)
     }
 
@@ -122,6 +137,11 @@ impl Lab {
     /// Makes a pod called `<node>-<name>` by the CNI plugin.
     pub fn add_pod(&self, node: usize, name: &str) -> Result<Pod> {
         self.cni.add(self.node(node), node, name)
+    }
+
+    /// Counts pods that were made one by one among [`Self::pods`].
+    pub fn adopt_pods(&mut self, pods: Vec<Pod>) {
+        self.pods.extend(pods);
     }
 
     /// Removes a pod by the CNI plugin.

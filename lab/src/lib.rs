@@ -21,6 +21,7 @@
 //! ```
 
 mod error;
+mod kube;
 mod lab;
 mod manifest;
 mod netns;
@@ -30,12 +31,14 @@ mod pod;
 mod probe;
 mod process;
 mod sandbox;
+mod source;
 mod spec;
 mod status;
 mod transfer;
 mod underlay;
 
 pub use error::{LabError, Result};
+pub use kube::{Account, ControlPlane, Credentials, KubePrograms, Kubectl};
 pub use lab::Lab;
 pub use manifest::{Manifest, NodesDir};
 pub use netns::{NetNs, Output};
@@ -46,6 +49,6 @@ pub use probe::{Probe, ProbeReport};
 pub use process::Process;
 pub use sandbox::Sandbox;
 pub use spec::{Families, LabSpec};
-pub use status::{BackendStatus, Counters, FamilyStatus, PeerStatus, Status, Timings, UplinkStatus};
+pub use status::{BackendStatus, Counters, FamilyStatus, PeerStatus, SourceStatus, Status, Timings, UplinkStatus};
 pub use transfer::{Transfer, transfer};
 pub use underlay::{Attachment, Underlay};

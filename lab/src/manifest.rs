@@ -65,6 +65,19 @@ impl Manifest {
         self.annotations.insert(format!("{FLANNEL}/{key}"), value.into());
     }
 
+    /// As it is given to an API server that shall make it: without what only the server may set.
+    pub fn to_object(&self) -> Value {
+        let mut node = self.to_json();
+        if let Some(metadata) = node["metadata"].as_object_mut() {
+            metadata.retain(|key, _| !["creationTimestamp", "resourceVersion", "uid"].contains(&key.as_str()));
+        }
+        if let Some(status) = node["status"].as_object_mut() {
+            // Servers want it whole or not at all.
+            status.remove("nodeInfo");
+        }
+        node
+    }
+
     /// As kubectl prints it.
     pub fn to_json(&self) -> Value {
         let mut spec = json!({});
@@ -161,14 +174,15 @@ impl NodesDir {
 
     /// The annotations of `name`.
     pub fn annotations(&self, name: &str) -> Result<BTreeMap<String, String>> {
-        let node = self.read(name)?;
-        let annotations = node["metadata"]["annotations"].as_object();
-        Ok(annotations
-            .into_iter()
-            .flatten()
-            .map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_string()))
-            .collect())
+        Ok(annotations(&self.read(name)?))
     }
+}
+
+/// The annotations of a Node.
+pub(crate) fn annotations(node: &Value) -> BTreeMap<String, String> {
+    let annotations = node["metadata"]["annotations"].as_object();
+    let text = |(key, value): (&String, &Value)| (key.clone(), value.as_str().unwrap_or_default().to_string());
+    annotations.into_iter().flatten().map(text).collect()
 }
 
 #[cfg(test)]

@@ -12,9 +12,10 @@ use ipnet::IpNet;
 use rustix::process::Signal;
 
 use crate::error::{LabError, Result};
-use crate::manifest::{Manifest, NodesDir};
+use crate::manifest::Manifest;
 use crate::netns::{NetNs, Output};
 use crate::process::Process;
+use crate::source::Source;
 use crate::spec::LabSpec;
 use crate::status::Status;
 use crate::underlay::Attachment;
@@ -31,7 +32,7 @@ pub struct Node {
     /// Its podCIDRs, IPv4 first.
     pub pod_cidrs: Vec<IpNet>,
     dir: PathBuf,
-    nodes: NodesDir,
+    source: Source,
     backends: PathBuf,
     twill: PathBuf,
     daemon_args: Vec<String>,
@@ -44,7 +45,7 @@ impl Node {
         number: usize,
         ns: NetNs,
         underlay: Attachment,
-        nodes: NodesDir,
+        source: Source,
         work: &Path,
     ) -> Result<Node> {
         let name = ns.name().to_string();
@@ -61,10 +62,9 @@ impl Node {
             underlay,
             pod_cidrs,
             dir,
-            nodes,
+            source,
         };
         node.write_net_conf(&spec.net_conf.clone().unwrap_or_else(|| spec.net_conf_with(&spec.backend)))?;
-        node.nodes.write(&node.manifest())?;
         Ok(node)
     }
 
@@ -75,9 +75,9 @@ impl Node {
         manifest
     }
 
-    /// The annotations that its manifest has now.
+    /// The annotations that its Node has now.
     pub fn annotations(&self) -> Result<BTreeMap<String, String>> {
-        self.nodes.annotations(&self.name)
+        self.source.annotations(&self.name)
     }
 
     /// A file or folder of this node: `net-conf.json`, `subnet.env`, `log`, `run`, `state`, `cni`.
@@ -113,7 +113,6 @@ impl Node {
         let mut command = Command::new(&self.twill);
         command.arg("run");
         for (flag, value) in [
-            ("--nodes-dir", self.nodes.path().to_path_buf()),
             ("--net-config-path", self.path("net-conf.json")),
             ("--subnet-file", self.path("subnet.env")),
             ("--backends-dir", self.backends.clone()),
@@ -122,6 +121,7 @@ impl Node {
         ] {
             command.arg(flag).arg(value);
         }
+        self.source.tell(&mut command);
         command.args(&self.daemon_args);
         command.env("NODE_NAME", &self.name);
         command
@@ -182,6 +182,16 @@ impl Node {
             daemon.kill()?;
         }
         Ok(())
+    }
+
+    /// Freezes the daemon: it hears nothing until [`Self::resume`].
+    pub fn pause(&self) -> Result<()> {
+        self.daemon().as_mut().map_or(Ok(()), |daemon| daemon.signal(Signal::STOP))
+    }
+
+    /// Lets a frozen daemon go on.
+    pub fn resume(&self) -> Result<()> {
+        self.daemon().as_mut().map_or(Ok(()), |daemon| daemon.signal(Signal::CONT))
     }
 
     /// Stops and starts the daemon.

@@ -7,6 +7,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::{Value, json};
 
 use crate::error::{LabError, Result};
+use crate::kube::KubePrograms;
 
 /// The address families that pods have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,10 @@ pub struct LabSpec {
     pub pod_networks: (Ipv4Net, Ipv6Net),
     /// A folder of component files outside the lab, instead of one of its own.
     pub backends_dir: Option<PathBuf>,
+    /// Run an API server, from which the daemons have their nodes, instead of the folder of manifests.
+    pub api: Option<KubePrograms>,
+    /// More flags for the API server.
+    pub api_flags: Vec<String>,
     /// More flags for `twill run`.
     pub daemon_args: Vec<String>,
     /// The daemon.
@@ -85,6 +90,8 @@ impl LabSpec {
                 Ipv6Net::new_assert([0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0].into(), 48),
             ),
             backends_dir: None,
+            api: None,
+            api_flags: Vec::new(),
             daemon_args: Vec::new(),
             twill,
             cni,

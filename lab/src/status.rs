@@ -21,6 +21,9 @@ pub struct Status {
     pub version: String,
     /// The interface that leads to the peers.
     pub uplink: Option<UplinkStatus>,
+    /// Where nodes come from.
+    #[serde(default)]
+    pub source: SourceStatus,
     /// One entry for each family in use.
     #[serde(default)]
     pub families: Vec<FamilyStatus>,
@@ -50,6 +53,26 @@ pub struct UplinkStatus {
     pub index: u32,
     /// Its MTU.
     pub mtu: u32,
+}
+
+/// Where nodes come from.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct SourceStatus {
+    /// `directory` or `kube`.
+    pub kind: String,
+    /// Whether changes arrive now.
+    pub connected: bool,
+    /// Nodes that are known.
+    pub nodes: usize,
+    /// Complete lists that were read.
+    pub lists: u64,
+    /// Watches that were begun.
+    pub watches: u64,
+    /// Events that arrived in them.
+    pub events: u64,
+    /// What is wrong now.
+    pub error: Option<String>,
 }
 
 /// One address family.

@@ -52,6 +52,11 @@ impl Underlay {
         Ok(Underlay { ns, mtu })
     }
 
+    /// The router's addresses in the first segment, IPv4 first.
+    pub(crate) fn router(&self) -> [IpAddr; 2] {
+        gateways(1)
+    }
+
     /// Connects node number `number` to a segment: its `eth0`, with addresses and default routes.
     pub(crate) fn attach(&self, node: &NetNs, number: usize, segment: usize) -> Result<Attachment> {
         let name = node.name();

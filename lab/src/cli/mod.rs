@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use twill_lab::{Families, LabError, LabSpec, Result};
+use twill_lab::{Families, KubePrograms, LabError, LabSpec, Result};
 
 use crate::bench;
 
@@ -105,6 +105,9 @@ pub(crate) struct Shape {
     /// A folder with component files, which override the built-in ones
     #[arg(long)]
     backends_dir: Option<PathBuf>,
+    /// Nodes are objects of a real API server instead of files
+    #[arg(long)]
+    api: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum, Serialize, Deserialize)]
@@ -127,6 +130,7 @@ impl Shape {
             segments: self.segments,
             backend: json!({ "Type": self.backend }),
             backends_dir: self.backends_dir.clone(),
+            api: self.api.then(|| KubePrograms::from_env(KubePrograms::ANY)).transpose()?,
             ..LabSpec::from_env()?
         })
     }

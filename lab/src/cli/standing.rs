@@ -22,6 +22,9 @@ use twill_lab::{Lab, LabError, NetNs, Result};
 use super::Shape;
 use super::picture::{NodeView, PodView};
 
+/// By which kubectl is the administrator of a lab with an API server. It exists only inside.
+const ADMIN: &str = "/run/twill-lab/kube/admin.kubeconfig";
+
 /// What the holder prints when the lab stands.
 const READY: &str = "ready";
 
@@ -156,6 +159,9 @@ pub(super) fn up(name: &str, shape: &Shape) -> Result<()> {
         println!("The lab {name:?} stands: nodes n1 to n{}, in each the pods n<node>-a, -b, ….", shape.nodes);
         println!("  twill-lab status          what the nodes hold");
         println!("  twill-lab exec n1-a       a shell in a pod; n1 is a node, underlay is the switch between them");
+        if shape.api {
+            println!("  twill-lab exec underlay -- kubectl get nodes -o wide");
+        }
         println!("  twill-lab down            ends it");
         return Ok(());
     }
@@ -226,7 +232,12 @@ pub(super) fn exec(name: &str, place: &str, command: &[String]) -> Result<ExitCo
     })?;
     let shell = [env::var("SHELL").unwrap_or_else(|_| "/bin/sh".into())];
     let command = if command.is_empty() { &shell } else { command };
-    let error = ns.within(|| Command::new(&command[0]).args(&command[1..]).exec())?;
+    let mut program = Command::new(&command[0]);
+    program.args(&command[1..]);
+    if Path::new(ADMIN).is_file() {
+        program.env("KUBECONFIG", ADMIN).env("KUBECACHEDIR", Path::new(ADMIN).with_extension("cache"));
+    }
+    let error = ns.within(|| program.exec())?;
     Err(LabError::System { doing: format!("run {} in {place}", command[0]), source: error })
 }
 

@@ -1,6 +1,7 @@
 //! End-to-end tests: real daemons, real pods, real packets, each in a lab of its own.
 
 mod adoption;
+mod api;
 mod bad_input;
 mod claims;
 mod command;

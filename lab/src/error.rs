@@ -84,6 +84,10 @@ pub enum LabError {
         log: String,
     },
 
+    /// This machine cannot do it at all.
+    #[error("not on this machine: {0}")]
+    Unsuitable(String),
+
     /// The wish itself is wrong.
     #[error("{0}")]
     Spec(String),

@@ -22,6 +22,7 @@
 
 mod error;
 mod kube;
+mod kubelet;
 mod lab;
 mod manifest;
 mod netns;
@@ -38,7 +39,8 @@ mod transfer;
 mod underlay;
 
 pub use error::{LabError, Result};
-pub use kube::{Account, ControlPlane, Credentials, KubePrograms, Kubectl};
+pub use kube::{Account, ControlPlane, Controllers, Credentials, KubePrograms, Kubectl};
+pub use kubelet::{Cluster, ClusterPrograms, Image, Journal, Machine};
 pub use lab::Lab;
 pub use manifest::{Manifest, NodesDir};
 pub use netns::{NetNs, Output};

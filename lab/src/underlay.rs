@@ -73,6 +73,11 @@ impl Underlay {
         ))?;
         Ok(attachment)
     }
+
+    /// Takes a node's cable away.
+    pub(crate) fn detach(&self, node: &NetNs) -> Result<()> {
+        self.ns.ip_batch(&format!("link del {}\n", node.name()))
+    }
 }
 
 impl Attachment {

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         Some("demo") => lab(&["demo".to_string()]),
         Some("lab") => lab(rest),
         Some("bench") => bench(rest),
-        Some("test") => setup::everything_and_kubernetes().and_then(|()| test::run(rest)),
+        Some("test") => setup::everything_and_nodes().and_then(|()| test::run(rest)),
         Some("dist") => setup::wasm_target().and_then(|()| dist::run()),
         Some("tidy") => tidy::run(),
         Some("help" | "--help" | "-h") => {
@@ -62,7 +62,8 @@ fn lab(arguments: &[String]) -> Outcome {
     let kubernetes = kube::Extent::of(arguments);
     match kubernetes {
         None => setup::everything()?,
-        Some(_) => setup::everything_and_kubernetes()?,
+        Some(kube::Extent::Server) => setup::everything_and_kubernetes()?,
+        Some(kube::Extent::Everything) => setup::everything_and_nodes()?,
     }
     build::programs()?;
     let mut lab = build::with_lab_environment(build::program("twill-lab"));

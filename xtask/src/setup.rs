@@ -19,6 +19,10 @@ const PROGRAMS: [(&str, &str); 5] = [
 /// What talking to a real API server takes beside the server.
 const API_PROGRAMS: [(&str, &str); 3] = [("kubectl", "kubernetes-client"), ("openssl", "openssl"), ("curl", "curl")];
 
+/// What a whole cluster has on its nodes.
+const NODE_PROGRAMS: [(&str, &str); 3] =
+    [("containerd", "containerd"), ("runc", "runc"), ("busybox", "busybox-static")];
+
 /// The package of the CNI plugins that our plugin calls.
 const PLUGINS: &str = "containernetworking-plugins";
 
@@ -35,6 +39,13 @@ pub(crate) fn everything() -> Outcome {
 pub(crate) fn everything_and_kubernetes() -> Outcome {
     wasm_target()?;
     installed(&[&PROGRAMS[..], &API_PROGRAMS].concat())
+}
+
+/// The same, and what the nodes of a whole cluster have.
+pub(crate) fn everything_and_nodes() -> Outcome {
+    everything_and_kubernetes()?;
+    // Only root can have such a cluster.
+    if is_root() { installed(&NODE_PROGRAMS) } else { Ok(()) }
 }
 
 /// The Rust target that backends are built for.
@@ -79,12 +90,11 @@ fn installed(programs: &[(&str, &'static str)]) -> Outcome {
         return Ok(());
     }
     let packages = missing.join(" ");
-    let is_root = output(command("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
     let by_hand = format!("as root: apt-get update && apt-get install -y --no-install-recommends {packages}");
     if find("apt-get").is_none() {
         return Err(format!("the lab needs programs that Debian has in the packages {packages}: install yours"));
     }
-    if !is_root {
+    if !is_root() {
         return Err(format!("the lab needs programs that are not there. Install them {by_hand}"));
     }
     eprintln!("Installing what the lab needs: {packages}");
@@ -95,6 +105,10 @@ fn installed(programs: &[(&str, &'static str)]) -> Outcome {
         .env("DEBIAN_FRONTEND", "noninteractive"))?;
     let still = missing_packages(programs);
     if still.is_empty() { Ok(()) } else { Err(format!("{} did not bring what the lab needs", still.join(" "))) }
+}
+
+fn is_root() -> bool {
+    output(command("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
 }
 
 fn missing_packages(programs: &[(&str, &'static str)]) -> Vec<&'static str> {

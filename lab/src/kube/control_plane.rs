@@ -200,7 +200,7 @@ impl ControlPlane {
         command
     }
 
-    fn spawn(&self, name: &str, command: &mut Command) -> Result<Process> {
+    pub(super) fn spawn(&self, name: &str, command: &mut Command) -> Result<Process> {
         let log = self.dir.join(format!("{name}.log"));
         let file = fs::OpenOptions::new().create(true).append(true).open(&log);
         let file = file.map_err(LabError::system(format!("open {}", log.display())))?;

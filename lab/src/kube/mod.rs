@@ -6,6 +6,7 @@
 
 mod account;
 mod control_plane;
+mod controllers;
 mod kubeconfig;
 mod kubectl;
 mod pki;
@@ -14,6 +15,7 @@ mod shipped;
 
 pub use account::Account;
 pub use control_plane::ControlPlane;
+pub use controllers::Controllers;
 pub use kubeconfig::Credentials;
 pub use kubectl::Kubectl;
 pub use programs::KubePrograms;

@@ -51,6 +51,9 @@ pub use probe::{Probe, ProbeReport};
 pub use process::Process;
 pub use sandbox::Sandbox;
 pub use spec::{Families, LabSpec};
-pub use status::{BackendStatus, Counters, FamilyStatus, PeerStatus, SourceStatus, Status, Timings, UplinkStatus};
+pub use status::{
+    BackendStatus, Counters, FamilyStatus, FirewallFamilyStatus, FirewallStatus, PeerStatus, SourceStatus, Status,
+    Timings, UplinkStatus,
+};
 pub use transfer::{Transfer, transfer};
 pub use underlay::{Attachment, Underlay};

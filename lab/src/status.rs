@@ -33,6 +33,9 @@ pub struct Status {
     /// The other nodes.
     #[serde(default)]
     pub peers: Vec<PeerStatus>,
+    /// Firewall rules.
+    #[serde(default)]
+    pub firewall: FirewallStatus,
     /// The last errors, newest last.
     #[serde(default)]
     pub errors: Vec<String>,
@@ -134,6 +137,35 @@ pub struct PeerStatus {
     pub present: u64,
     /// Why it is not `applied`.
     pub message: Option<String>,
+}
+
+/// Firewall rules.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct FirewallStatus {
+    /// `iptables` or `nftables`.
+    pub mode: String,
+    /// `nft` or `legacy`, with iptables.
+    pub variant: Option<String>,
+    /// One entry for each family that has rules.
+    pub families: Vec<FirewallFamilyStatus>,
+    /// How often rules were put back.
+    pub repairs: u64,
+    /// What is wrong around them.
+    pub warnings: Vec<String>,
+}
+
+/// Firewall rules of one family.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct FirewallFamilyStatus {
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// Rules that shall be there.
+    pub wanted: u64,
+    /// Rules that are there.
+    pub present: u64,
+    /// Why they could not be read or written.
+    pub error: Option<String>,
 }
 
 /// What was done since the start.

@@ -23,7 +23,7 @@ mod link_encode;
 mod link_plan;
 mod links;
 mod lookup;
-mod message;
+pub mod message;
 mod protocol;
 mod socket;
 mod tables;

@@ -8,7 +8,8 @@ use std::net::IpAddr;
 use twill_model::Family;
 
 pub(crate) const NLMSG_ERROR: u16 = 2;
-pub(crate) const NLMSG_DONE: u16 = 3;
+/// The end of a list.
+pub const NLMSG_DONE: u16 = 3;
 const NLMSG_MIN_TYPE: u16 = 16;
 
 pub(crate) const RTM_NEWLINK: u16 = 16;
@@ -33,16 +34,21 @@ const HEADER: usize = 16;
 
 /// One message of a datagram.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct RawMessage<'a> {
-    pub(crate) kind: u16,
-    pub(crate) flags: u16,
-    pub(crate) sequence: u32,
-    pub(crate) payload: &'a [u8],
+pub struct RawMessage<'a> {
+    /// Its type.
+    pub kind: u16,
+    /// `NLM_F_*`.
+    pub flags: u16,
+    /// The number of the request that it answers.
+    pub sequence: u32,
+    /// What follows the header.
+    pub payload: &'a [u8],
 }
 
 impl RawMessage<'_> {
     /// The error number that an ERROR or DONE message carries, positive; 0 is success. None for any other message.
-    pub(crate) fn errno(&self) -> Option<i32> {
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
         match self.kind {
             NLMSG_ERROR | NLMSG_DONE => Some(u32_at(self.payload, 0).map_or(0, |n| n.cast_signed().wrapping_neg())),
             _ => None,
@@ -72,7 +78,7 @@ impl RawMessage<'_> {
 }
 
 /// The messages of a datagram.
-pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = RawMessage<'_>> {
+pub fn messages(datagram: &[u8]) -> impl Iterator<Item = RawMessage<'_>> {
     let mut rest = datagram;
     std::iter::from_fn(move || {
         let length = u32_at(rest, 0)? as usize;
@@ -89,7 +95,7 @@ pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = RawMessage<'_>> 
 }
 
 /// The attributes of a message, from where they begin: type without flags, and value.
-pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     const TYPE_MASK: u16 = 0x3fff;
     let mut rest = bytes;
     std::iter::from_fn(move || {

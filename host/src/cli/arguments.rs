@@ -4,10 +4,11 @@ use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::daemon::Options;
+use crate::daemon::{BridgeCheck, FirewallOptions, Options};
 use crate::nodes::{AnnotationKeys, PrefixError};
 use crate::uplink::Selectors;
 
@@ -129,6 +130,22 @@ pub(super) struct RunArguments {
     #[arg(long, value_name = "IP", env = "FLANNELD_PUBLIC_IPV6", help_heading = "Interface")]
     public_ipv6: Option<Given<Ipv6Addr>>,
 
+    /// Masquerade what pods send out of the pod network.
+    #[arg(long, env = "FLANNELD_IP_MASQ", default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Firewall")]
+    ip_masq: bool,
+    /// Masquerade without choosing source ports at random.
+    #[arg(long, env = "FLANNELD_IP_MASQ_FULLY_RANDOM_DISABLE", default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Firewall")]
+    ip_masq_fully_random_disable: bool,
+    /// Accept what is forwarded from and to pods.
+    #[arg(long, env = "FLANNELD_IPTABLES_FORWARD_RULES", default_value_t = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Firewall")]
+    iptables_forward_rules: bool,
+    /// Seconds between two listings of iptables' rules. The families take turns.
+    #[arg(long, value_name = "SECONDS", env = "FLANNELD_IPTABLES_RESYNC", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Firewall")]
+    iptables_resync: u32,
+    /// What to do where iptables does not see packets between pods of one node.
+    #[arg(long, value_enum, default_value_t = BridgeCheck::Auto, help_heading = "Firewall")]
+    br_netfilter: BridgeCheck,
+
     /// How log lines look. What is logged, TWILL_LOG says: error, warn, info, debug, or by module as in info,twill::daemon=debug.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub(super) log_format: LogFormat,
@@ -146,6 +163,13 @@ impl RunArguments {
             backends_dir: self.backends_dir,
             state_dir: self.state_dir,
             run_dir: self.run_dir,
+            firewall: FirewallOptions {
+                masquerade: self.ip_masq,
+                random_fully: !self.ip_masq_fully_random_disable,
+                forward: self.iptables_forward_rules,
+                resync: Duration::from_secs(self.iptables_resync.into()),
+                bridge: self.br_netfilter,
+            },
             selectors: Selectors {
                 iface: named(self.iface),
                 iface_regex: named(self.iface_regex),

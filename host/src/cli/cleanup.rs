@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use twill_firewall::Firewall;
 use twill_netlink::{Interest, Key, Links, Operation, Tables, Value};
 
 use super::arguments::CleanupArguments;
@@ -61,6 +62,10 @@ pub(super) async fn run(arguments: &CleanupArguments) -> Result<(), String> {
             links.delete(link.index).await.map_err(|e| e.to_string())?;
         }
         say(&format!("link {}", link.name));
+    }
+    let rules = if arguments.dry_run { Firewall::find_all().await } else { Firewall::remove_all().await };
+    for place in rules.map_err(|e| e.to_string())? {
+        say(&place);
     }
     let ledger = arguments.run_dir.join(LEDGER_FILE);
     for file in [arguments.subnet_file.as_path(), &ledger, &socket] {

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::arguments::{OutputFormat, StatusArguments};
-use crate::daemon::status::{PeerState, SOCKET, Status};
+use crate::daemon::status::{FirewallStatus, PeerState, SOCKET, Status};
 
 /// How long the daemon may take to answer: it answers between two calls of a component.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -65,6 +65,7 @@ fn table(status: &Status) -> String {
             let _ = writeln!(text, "         {}", plain(error));
         }
     }
+    firewall(&mut text, &status.firewall);
     let width = status.peers.iter().map(|p| p.name.len()).max().unwrap_or(0).max(4);
     let _ = writeln!(text, "\n{:<width$}  {:<11}  {:<9}  {:>7}  MESSAGE", "PEER", "STATE", "BACKEND", "ENTRIES");
     for p in &status.peers {
@@ -85,6 +86,20 @@ fn table(status: &Status) -> String {
         }
     }
     text
+}
+
+fn firewall(text: &mut String, firewall: &FirewallStatus) {
+    let variant = firewall.variant.as_ref().map_or(String::new(), |variant| format!(" ({variant})"));
+    let rules = firewall
+        .families
+        .iter()
+        .map(|f| format!("  {} {}/{} rules", f.family.to_string().to_lowercase(), f.present, f.wanted));
+    let masquerade = if firewall.masquerade { "  masquerade" } else { "" };
+    let _ = writeln!(text, "firewall {}{variant}{}{masquerade}", firewall.mode, rules.collect::<String>());
+    let errors = firewall.families.iter().filter_map(|f| f.error.as_ref());
+    for line in errors.chain(&firewall.warnings) {
+        let _ = writeln!(text, "         {}", plain(line));
+    }
 }
 
 /// Text that came from elsewhere, fit for a terminal.

@@ -7,9 +7,11 @@
 
 mod backend;
 mod error;
+mod firewall;
 pub mod json;
 mod net_conf;
 
 pub use backend::BackendConfig;
 pub use error::{ConfigError, LoadError};
+pub use firewall::FirewallConf;
 pub use net_conf::NetConf;

@@ -10,6 +10,7 @@ use twill_model::Family;
 
 use super::backend::BackendConfig;
 use super::error::{ConfigError, LoadError};
+use super::firewall::FirewallConf;
 use super::json::Json;
 
 /// The network configuration of a cluster.
@@ -19,6 +20,8 @@ pub struct NetConf {
     pub networks: Vec<IpNet>,
     /// Write firewall rules with nftables rather than iptables.
     pub nftables: bool,
+    /// Which rules.
+    pub firewall: FirewallConf,
     /// The backends to attach, the most preferred first. Never empty, never two of a type.
     pub backends: Vec<BackendConfig>,
 }
@@ -113,7 +116,12 @@ impl NetConf {
         if networks.is_empty() {
             return Err(ConfigError::NoFamily);
         }
-        Ok(Self { networks, nftables: switch(&root, "EnableNFTables", false)?, backends: backends(&root)? })
+        Ok(Self {
+            networks,
+            nftables: switch(&root, "EnableNFTables", false)?,
+            firewall: FirewallConf::read(&root)?,
+            backends: backends(&root)?,
+        })
     }
 
     /// The pod network of one family, if it is on.
@@ -206,7 +214,7 @@ fn backends(root: &Json) -> Result<Vec<BackendConfig>, ConfigError> {
     if backends.is_empty() { Err(ConfigError::NoBackend) } else { Ok(backends) }
 }
 
-fn switch(root: &Json, key: &str, default: bool) -> Result<bool, ConfigError> {
+pub(super) fn switch(root: &Json, key: &str, default: bool) -> Result<bool, ConfigError> {
     match root.member(key) {
         None => Ok(default),
         Some(Json::Bool(value)) => Ok(*value),

@@ -5,6 +5,7 @@
 //! handled: what did not work is due again later.
 
 mod attached;
+mod firewall;
 mod own;
 mod peering;
 mod publish;
@@ -29,6 +30,8 @@ use crate::nodes::{AnnotationKeys, Directory, NodeStore, Source, SourceError};
 use crate::peers::Peers;
 use crate::uplink::{Selectors, UplinkError};
 use attached::{Attached, LoadFailure};
+use firewall::Guard;
+pub use firewall::{BridgeCheck, FirewallOptions};
 use own::Own;
 use peering::{Job, Peering};
 use publish::Publisher;
@@ -77,6 +80,8 @@ pub struct Options {
     pub run_dir: PathBuf,
     /// How to choose the uplink.
     pub selectors: Selectors,
+    /// Which firewall rules to keep.
+    pub firewall: FirewallOptions,
 }
 
 /// Why the daemon did not start. Once it runs, nothing of this ends it any more.
@@ -124,6 +129,9 @@ pub enum StartError {
     /// The node's own part of the network, or its backend, cannot work as configured.
     #[error("{0}")]
     Own(String),
+    /// br_netfilter, which was to be checked strictly.
+    #[error("{0}")]
+    Bridge(String),
     /// Signals of the operating system.
     #[error("listening for signals: {0}")]
     Signals(std::io::Error),
@@ -142,6 +150,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     if conf.backends.len() > 1 {
         return Err(StartError::SeveralBackends { file: options.net_config_path.clone(), count: conf.backends.len() });
     }
+    firewall::check_bridge(&options.firewall, &conf).map_err(StartError::Bridge)?;
     let (socket, questions) = StatusSocket::open(&options.run_dir)
         .map_err(|error| StartError::Socket { dir: options.run_dir.clone(), error })?;
     let mut dataplane = Dataplane::connect(&options.run_dir, conf.networks.clone()).await?;
@@ -169,6 +178,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     tracing::info!(node = options.node_name, uplink = %own.selected.uplink.name, version = env!("CARGO_PKG_VERSION"), "started");
     let daemon = Daemon {
         publisher: Publisher::new(source, &options),
+        firewall: Guard::new(&options.firewall, &conf),
         options,
         conf,
         started,
@@ -216,6 +226,7 @@ struct Daemon {
     peers: Peers,
     peering: Peering,
     publisher: Publisher,
+    firewall: Guard,
     job: Option<JoinHandle<Job>>,
     due: Due,
     /// All nodes were read: a subnet that is in no node's record belongs to nobody.
@@ -259,6 +270,9 @@ impl Daemon {
                     Err(error) => self.complain("publishing", error),
                 },
                 () = self.store.changed() => {}
+                complaints = self.firewall.progress() => {
+                    complaints.into_iter().for_each(|complaint| self.complain("firewall", complaint));
+                }
                 ended = async { match &mut feeding { Some(feeding) => feeding.await, None => pending().await } } => {
                     feeding = None;
                     self.complain("reading nodes", match ended {
@@ -327,6 +341,7 @@ impl Daemon {
         if due(&mut self.due.drain) {
             self.drain_links().await;
         }
+        self.tend_firewall();
         self.publish();
         Ok(())
     }
@@ -334,7 +349,7 @@ impl Daemon {
     fn next_wake(&self) -> Instant {
         let due =
             [self.due.links, self.due.routes, self.due.resync, self.due.drain, self.due.reselect, self.due.settle];
-        let later = [self.dataplane.table().next_due(), self.publisher.next_due()];
+        let later = [self.dataplane.table().next_due(), self.publisher.next_due(), self.firewall.next_due()];
         // While a component is asked, what else has to be asked waits for that to end.
         let asking = self.job.is_some();
         let questions = self.attached.iter().filter_map(Attached::next_due).chain(self.peering.next_due());

@@ -134,8 +134,10 @@ impl Daemon {
             self.attached.iter().filter_map(|a| a.plan.as_ref()).map(|plan| plan.pod_mtu).min().unwrap_or(plan.pod_mtu);
         let annotations =
             own_annotations(&self.options.keys, lease, &self.own.selected, &first.config.kind, &plan.publish, record);
-        let env = SubnetEnv::new(lease, pod_mtu, false);
-        let set_condition = self.publisher.set_condition;
+        // Without the rules, what pods send out of the cluster would not come back.
+        let masquerades = self.firewall.masquerades();
+        let env = masquerades.map(|masquerades| SubnetEnv::new(lease, pod_mtu, masquerades));
+        let set_condition = self.publisher.set_condition && masquerades.is_some();
         match annotations {
             Ok(annotations) => {
                 let condition = set_condition.then(Condition::network_is_up);
@@ -143,7 +145,9 @@ impl Daemon {
             }
             Err(error) => self.complain("publishing", error.to_string()),
         }
-        if let Err(error) = self.publisher.write(env) {
+        if let Some(env) = env
+            && let Err(error) = self.publisher.write(env)
+        {
             self.publisher.again = Some(Instant::now() + RETRY);
             self.complain("publishing", error);
         }

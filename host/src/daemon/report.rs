@@ -40,6 +40,7 @@ impl Daemon {
             families: families.collect(),
             backends: self.attached.iter().map(backend).collect(),
             peers,
+            firewall: self.firewall.report(),
             errors: self.errors.iter().map(|(_, error)| error.clone()).collect(),
             counters: self.counters(),
             timings: self.timings,
@@ -62,6 +63,9 @@ impl Daemon {
         }
         if !self.peering.settled || self.attached.iter().any(|a| a.plan.is_none()) {
             return Some("planning".to_owned());
+        }
+        if let Some(problem) = self.firewall.problem() {
+            return Some(problem);
         }
         (!self.publisher.is_done()).then(|| "publishing".to_owned())
     }

@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
+use twill_firewall::Mode;
 use twill_model::Family;
 
 /// Name of the socket inside the run directory.
@@ -41,6 +42,8 @@ pub struct Status {
     pub backends: Vec<BackendStatus>,
     /// All other nodes that take part, by name.
     pub peers: Vec<PeerStatus>,
+    /// Firewall rules.
+    pub firewall: FirewallStatus,
     /// The last errors, newest last.
     pub errors: Vec<String>,
     /// What it cost so far.
@@ -140,6 +143,36 @@ pub struct PeerStatus {
     pub present: usize,
     /// What an operator should know.
     pub message: Option<String>,
+}
+
+/// Firewall rules.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FirewallStatus {
+    /// What they are written with.
+    pub mode: Mode,
+    /// Which iptables, `nft` or `legacy`, once that was chosen.
+    pub variant: Option<String>,
+    /// Whether this daemon masquerades.
+    pub masquerade: bool,
+    /// The families that have rules, or shall have some.
+    pub families: Vec<FirewallFamilyStatus>,
+    /// How often rules were put back that somebody else had changed.
+    pub repairs: u64,
+    /// What is wrong around them.
+    pub warnings: Vec<String>,
+}
+
+/// Firewall rules of one family.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FirewallFamilyStatus {
+    /// Which one.
+    pub family: Family,
+    /// Rules that shall be there.
+    pub wanted: usize,
+    /// Rules that are there, as far as is known.
+    pub present: usize,
+    /// Why they could not be read or written.
+    pub error: Option<String>,
 }
 
 /// What it cost so far, since the daemon started.

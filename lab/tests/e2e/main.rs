@@ -6,6 +6,7 @@ mod bad_input;
 mod claims;
 mod command;
 mod common;
+mod firewall;
 mod healing;
 mod hostile;
 mod incremental;

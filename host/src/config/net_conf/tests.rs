@@ -20,6 +20,12 @@ fn flannels_own_file() {
         NetConf {
             networks: vec!["10.244.0.0/16".parse().unwrap()],
             nftables: false,
+            firewall: FirewallConf {
+                masquerade: Family::ALL.to_vec(),
+                random_fully: true,
+                except: vec![],
+                nftables_compat: false,
+            },
             backends: vec![BackendConfig::vxlan()]
         }
     );

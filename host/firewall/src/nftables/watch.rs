@@ -1,0 +1,111 @@
+//! The kernel's notifications of changes in nf_tables, where the newer iptables keeps its rules too.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
+use rustix::io::Errno;
+use twill_model::Family;
+use twill_netlink::message::{RawMessage, attributes, messages};
+
+use super::table_name;
+use super::wire::{
+    CHAIN_NAME, DEL_CHAIN, DEL_RULE, DEL_TABLE, FAMILY_HEADER, NEW_CHAIN, NEW_RULE, RULE_CHAIN, TABLE, family,
+    operation, text,
+};
+use crate::iptables;
+
+/// The group of all changes (`NFNLGRP_NFTABLES`).
+const GROUP: u32 = 7;
+const READ_SIZE: usize = 64 * 1024;
+
+/// Something that was changed, by whomever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Touched {
+    /// The table of a family in nftables.
+    Nftables(Family),
+    /// A chain of a family in iptables that holds these rules, or could have lost the jump to them.
+    Iptables(Family),
+    /// More was changed than could be told.
+    Anything,
+}
+
+/// A subscription.
+pub struct Watch {
+    socket: TokioSocket,
+    buffer: Vec<u8>,
+    ready: VecDeque<Touched>,
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watch")
+    }
+}
+
+impl Watch {
+    /// Subscribes, in the network namespace of the calling thread. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the kernel does not let us.
+    pub fn open() -> io::Result<Self> {
+        let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
+        socket.socket_mut().bind_auto()?;
+        socket.socket_mut().add_membership(GROUP)?;
+        Ok(Self { socket, buffer: vec![0; READ_SIZE], ready: VecDeque::new() })
+    }
+
+    /// The next change that concerns these rules. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// When the socket broke.
+    pub async fn next(&mut self) -> io::Result<Touched> {
+        loop {
+            if let Some(touched) = self.ready.pop_front() {
+                return Ok(touched);
+            }
+            let mut free = self.buffer.as_mut_slice();
+            let received = self.socket.recv_from(&mut free).await;
+            let length = READ_SIZE - free.len();
+            match received {
+                // Nobody but the kernel can say anything about it.
+                Ok(sender) if sender.port_number() != 0 => {}
+                Ok(_) => {
+                    let datagram = self.buffer.get(..length).unwrap_or_default();
+                    self.ready.extend(messages(datagram).filter_map(|message| touched(&message)));
+                }
+                Err(error) => match Errno::from_io_error(&error) {
+                    Some(Errno::NOBUFS) => self.ready.push_back(Touched::Anything),
+                    Some(Errno::INTR) => {}
+                    _ => return Err(error),
+                },
+            }
+        }
+    }
+}
+
+fn touched(message: &RawMessage<'_>) -> Option<Touched> {
+    let operation = operation(message.kind)?;
+    let family = family(message.payload)?;
+    let chain_kind = match operation {
+        DEL_TABLE => None,
+        NEW_CHAIN | DEL_CHAIN => Some(CHAIN_NAME),
+        NEW_RULE | DEL_RULE => Some(RULE_CHAIN),
+        _ => return None,
+    };
+    let find = |wanted| {
+        let mut all = attributes(message.payload.get(FAMILY_HEADER..)?);
+        all.find(|(kind, _)| *kind == wanted).map(|(_, value)| text(value))
+    };
+    let table = find(TABLE)?;
+    if table == table_name(family) {
+        return Some(Touched::Nftables(family));
+    }
+    let concerns = match chain_kind {
+        None => iptables::concerns_table(table),
+        Some(kind) => iptables::concerns(table, find(kind)?, [DEL_CHAIN, DEL_RULE].contains(&operation)),
+    };
+    concerns.then_some(Touched::Iptables(family))
+}

@@ -39,7 +39,7 @@ mod transfer;
 mod underlay;
 
 pub use error::{LabError, Result};
-pub use kube::{Account, ControlPlane, Controllers, Credentials, KubePrograms, Kubectl};
+pub use kube::{Account, ControlPlane, Controllers, Credentials, KubePrograms, Kubectl, MANIFEST};
 pub use kubelet::{Cluster, ClusterPrograms, Image, Journal, Machine};
 pub use lab::Lab;
 pub use manifest::{Manifest, NodesDir};

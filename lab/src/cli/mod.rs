@@ -1,8 +1,10 @@
 //! Arguments, and which command does what.
 
+mod cluster;
 mod demo;
 mod matrix;
 mod picture;
+mod relay;
 mod standing;
 
 use std::env;
@@ -74,6 +76,8 @@ enum Verb {
     Hold {
         /// The shape as JSON
         shape: String,
+        /// Where to write the kubeconfig of a cluster
+        kubeconfig: PathBuf,
     },
 }
 
@@ -108,6 +112,9 @@ pub(crate) struct Shape {
     /// Nodes are objects of a real API server instead of files
     #[arg(long)]
     api: bool,
+    /// Nodes are machines with containerd, kubelet and kube-proxy, and Twill runs in pods: a whole cluster. Needs root
+    #[arg(long, conflicts_with_all = ["api", "pods", "backend", "family", "segments", "backends_dir"])]
+    kubelet: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum, Serialize, Deserialize)]
@@ -151,11 +158,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
             become_root()?;
             bench::run(&options)
         }
-        Verb::Hold { shape } => {
+        Verb::Hold { shape, kubeconfig } => {
             become_root()?;
             let shape: Shape = serde_json::from_str(&shape)
                 .map_err(|error| LabError::Spec(format!("the shape of the lab is not JSON: {error}")))?;
-            standing::hold(&shape)
+            standing::hold(&shape, &kubeconfig)
         }
     }
 }

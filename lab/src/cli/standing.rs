@@ -17,9 +17,10 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, PidfdFlags, Signal, geteuid, getuid, pidfd_open, pidfd_send_signal, setsid};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use serde::{Deserialize, Serialize};
-use twill_lab::{Lab, LabError, NetNs, Result};
+use twill_lab::{Lab, LabError, Machine, NetNs, Result};
 
 use super::Shape;
+use super::cluster;
 use super::picture::{NodeView, PodView};
 
 /// By which kubectl is the administrator of a lab with an API server. It exists only inside.
@@ -61,6 +62,11 @@ impl Files {
         self.dir.join(format!("{}.log", self.name))
     }
 
+    /// By which the user outside reaches a cluster.
+    fn kubeconfig(&self) -> PathBuf {
+        self.dir.join(format!("{}.kubeconfig", self.name))
+    }
+
     /// The folder is ours alone: what its files say is acted upon.
     fn create_dir(&self) -> Result<()> {
         use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -83,6 +89,7 @@ impl Files {
         // What is missing need not be removed.
         let _ = fs::remove_file(self.record());
         let _ = fs::remove_file(self.log());
+        let _ = fs::remove_file(self.kubeconfig());
         let _ = fs::remove_dir(&self.dir);
     }
 
@@ -143,7 +150,7 @@ pub(super) fn up(name: &str, shape: &Shape) -> Result<()> {
     let shape_text = serde_json::to_string(shape).map_err(|error| LabError::Spec(error.to_string()))?;
     let program = env::current_exe().map_err(system("find the running program"))?;
     let mut command = Command::new(program);
-    command.args(["hold", &shape_text]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    command.args(["hold", &shape_text]).arg(files.kubeconfig()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
     let mut child = command.spawn().map_err(system("start the lab's holder"))?;
     let pid = child.id().cast_signed();
     let record = Record { pid, started: started(pid).unwrap_or(0), shape: shape.clone(), twill: spec.twill };
@@ -152,10 +159,24 @@ pub(super) fn up(name: &str, shape: &Shape) -> Result<()> {
 
     let mut line = String::new();
     if let (Ok(()), Some(pipe)) = (&written, child.stdout.take()) {
-        // End of file, without the word, is an answer too: the holder has ended.
-        let _ = BufReader::new(pipe).read_line(&mut line);
+        // End of file, without the word, is an answer too: the holder has ended. What it says before are steps.
+        for said in BufReader::new(pipe).lines().map_while(std::result::Result::ok) {
+            line = said;
+            if line == READY {
+                break;
+            }
+            println!("{line}");
+        }
     }
-    if line.trim_end() == READY {
+    if line == READY && shape.kubelet {
+        println!("The cluster {name:?} stands.");
+        println!("  export KUBECONFIG={}", files.kubeconfig().display());
+        println!("  kubectl get nodes,pods -A -o wide");
+        println!("  twill-lab exec n1         a shell on a node; underlay is the switch between them");
+        println!("  twill-lab down            ends it");
+        return Ok(());
+    }
+    if line == READY {
         println!("The lab {name:?} stands: nodes n1 to n{}, in each the pods n<node>-a, -b, ….", shape.nodes);
         println!("  twill-lab status          what the nodes hold");
         println!("  twill-lab exec n1-a       a shell in a pod; n1 is a node, underlay is the switch between them");
@@ -175,10 +196,14 @@ pub(super) fn up(name: &str, shape: &Shape) -> Result<()> {
 }
 
 /// Is the lab: builds it, says so, and stays until it is ended by a signal.
-pub(super) fn hold(shape: &Shape) -> Result<ExitCode> {
+pub(super) fn hold(shape: &Shape, kubeconfig: &Path) -> Result<ExitCode> {
     // Fails if the process leads a group already, which serves as well.
     let _ = setsid();
-    let _lab = Lab::up(shape.spec()?)?;
+    // One of them stands; it goes with the process.
+    let _standing = match shape.kubelet {
+        true => (Some(cluster::up(shape.nodes, kubeconfig)?), None),
+        false => (None, Some(Lab::up(shape.spec()?)?)),
+    };
     println!("{READY}");
     loop {
         thread::park();
@@ -232,7 +257,7 @@ pub(super) fn exec(name: &str, place: &str, command: &[String]) -> Result<ExitCo
     })?;
     let shell = [env::var("SHELL").unwrap_or_else(|_| "/bin/sh".into())];
     let command = if command.is_empty() { &shell } else { command };
-    let mut program = Command::new(&command[0]);
+    let mut program = Machine::command_in(place, &command[0]).unwrap_or_else(|| Command::new(&command[0]));
     program.args(&command[1..]);
     if Path::new(ADMIN).is_file() {
         program.env("KUBECONFIG", ADMIN).env("KUBECACHEDIR", Path::new(ADMIN).with_extension("cache"));
@@ -244,6 +269,13 @@ pub(super) fn exec(name: &str, place: &str, command: &[String]) -> Result<ExitCo
 /// Shows a standing lab.
 pub(super) fn status(name: &str) -> Result<ExitCode> {
     let record = enter(name)?;
+    if record.shape.kubelet {
+        let underlay = NetNs::open("underlay")?;
+        let mut kubectl = Command::new("kubectl");
+        kubectl.env("KUBECONFIG", ADMIN).args(["get", "nodes,pods", "-A", "-o", "wide"]);
+        let error = underlay.within(|| kubectl.exec())?;
+        return Err(LabError::System { doing: "run kubectl".into(), source: error });
+    }
     let (mut all_well, mut picture) = (true, String::new());
     for number in 1..=record.shape.nodes {
         let view = NodeView::of(&NetNs::open(&format!("n{number}"))?, &record.twill);

@@ -19,4 +19,5 @@ pub use controllers::Controllers;
 pub use kubeconfig::Credentials;
 pub use kubectl::Kubectl;
 pub use programs::KubePrograms;
+pub use shipped::MANIFEST;
 pub(crate) use shipped::access_rules;

@@ -1,7 +1,7 @@
 //! What ships for a cluster, as far as the daemons of a lab need it: who they are and what they may.
 
-/// All objects that ship.
-const MANIFEST: &str = include_str!("../../../deploy/kubernetes/kube-flannel.yaml");
+/// All objects that ship: `kubectl apply -f` of them is all that a cluster needs.
+pub const MANIFEST: &str = include_str!("../../../deploy/kubernetes/kube-flannel.yaml");
 
 const KINDS: [&str; 4] = ["Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding"];
 

@@ -46,9 +46,8 @@ impl Cluster {
     pub const PATIENCE: Duration = Duration::from_secs(120);
 
     /// A control plane without nodes. `images` are what machines will have; there is no registry.
-    pub fn start(programs: ClusterPrograms, images: &[PathBuf]) -> Result<Cluster> {
+    pub fn start(journal: Journal, programs: ClusterPrograms, images: &[PathBuf]) -> Result<Cluster> {
         require_root()?;
-        let journal = Journal::begin();
         journal.say(&programs.versions()?);
         let images: Vec<PathBuf> =
             images.iter().map(|image| fs::canonicalize(image).unwrap_or(image.clone())).collect();
@@ -66,7 +65,7 @@ impl Cluster {
             "--endpoint-reconciler-type=lease".to_string(),
             "--disable-admission-plugins=".to_string(),
         ];
-        let dir = work.join("control-plane");
+        let dir = work.join("kube");
         let control_plane = ControlPlane::start(programs.server.clone(), &underlay.ns, router, dir, &flags)?;
         journal.say("etcd and kube-apiserver are ready");
         let controllers = Controllers::start(&control_plane, &programs.dir, &Self::POD_NETWORKS.join(","))?;

@@ -41,6 +41,9 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// The file of this machine that holds the process id of its first process.
+    const INIT: &str = "init.pid";
+
     /// Boots a machine whose network is there already, and waits until containerd answers.
     pub(super) fn boot(ns: NetNs, underlay: Attachment, cgroups: &Cgroups) -> Result<Machine> {
         let name = ns.name().to_string();
@@ -66,12 +69,13 @@ impl Machine {
 
     /// A program inside the machine, to which arguments are added. It has to be started in the machine's network namespace.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
-        let mut command = Command::new("nsenter");
-        command
-            .args(["--target", &self.init.to_string(), "--mount", "--pid", "--uts", "--cgroup", "--"])
-            .args(["sh", "-c", STEP_INSIDE])
-            .arg(program.as_ref());
-        command
+        step_inside(self.init, program.as_ref())
+    }
+
+    /// The same for another process than the one that booted the machine, if `name` is a machine of this sandbox.
+    pub fn command_in(name: &str, program: impl AsRef<Path>) -> Option<Command> {
+        let init = fs::read_to_string(Path::new(Sandbox::WORK).join(name).join(Self::INIT)).ok()?;
+        Some(step_inside(init.parse().ok()?, program.as_ref()))
     }
 
     /// Runs a program inside to its end, whatever that is.
@@ -116,7 +120,9 @@ impl Machine {
         loop {
             self.init = self.init.max(only_child(self._world.id()).unwrap_or(0));
             if self.init != 0 && self.exec(&["ctr", "version"]).is_ok_and(|output| output.ok) {
-                return Ok(());
+                let file = self.path(Self::INIT);
+                let written = fs::write(&file, self.init.to_string());
+                return written.map_err(LabError::system(format!("write {}", file.display())));
             }
             let ended = self._world.ended()?;
             if ended.is_some() || begin.elapsed() > PATIENCE {
@@ -129,6 +135,15 @@ impl Machine {
             thread::sleep(Duration::from_millis(50));
         }
     }
+}
+
+fn step_inside(init: u32, program: &Path) -> Command {
+    let mut command = Command::new("nsenter");
+    command
+        .args(["--target", &init.to_string(), "--mount", "--pid", "--uts", "--cgroup", "--"])
+        .args(["sh", "-c", STEP_INSIDE])
+        .arg(program);
+    command
 }
 
 fn only_child(pid: u32) -> Option<u32> {

@@ -1,10 +1,11 @@
 //! How the tests get their cluster.
 
+use std::env;
 use std::io::Write;
 use std::path::PathBuf;
 use std::{io, thread};
 
-use twill_lab::{Cluster, ClusterPrograms, LabError};
+use twill_lab::{Cluster, ClusterPrograms, Journal, LabError};
 
 /// Says loudly that a test did not run. `cargo xtask test` counts these lines.
 pub(crate) fn skip(why: &str) {
@@ -14,7 +15,8 @@ pub(crate) fn skip(why: &str) {
 
 /// A cluster without nodes, or None (and a loud word) where there cannot be one.
 pub(crate) fn cluster(images: &[PathBuf]) -> Option<Cluster> {
-    let started = ClusterPrograms::from_env().and_then(|programs| Cluster::start(programs, images));
+    let started =
+        ClusterPrograms::from_env().and_then(|programs| Cluster::start(Journal::to_stderr(), programs, images));
     match started {
         Ok(cluster) => Some(cluster),
         Err(error @ (LabError::Unsuitable(_) | LabError::Missing { .. })) => {
@@ -23,4 +25,20 @@ pub(crate) fn cluster(images: &[PathBuf]) -> Option<Cluster> {
         }
         Err(error) => panic!("{error}"),
     }
+}
+
+/// The image that the manifest names, or None (and a loud word) where it was not made.
+pub(crate) fn image() -> Option<PathBuf> {
+    let file = env::var_os("TWILL_IMAGE").map(PathBuf::from).filter(|file| file.is_file());
+    if file.is_none() {
+        skip(
+            "there is no image: `cargo xtask image` makes one, and TWILL_IMAGE names it; `cargo xtask test` does both",
+        );
+    }
+    file
+}
+
+/// Says a measured figure loudly. `cargo xtask test` repeats these lines at the end.
+pub(crate) fn measured(what: &str) {
+    let _ = writeln!(io::stderr(), "MEASURED {what}");
 }

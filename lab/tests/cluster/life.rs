@@ -1,16 +1,189 @@
-//! A cluster's life.
+//! A cluster's life, step by step: nodes without a network, Twill, work, another node, restarts under load, a node that goes
+//! and comes again.
 
-use super::common::cluster;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use twill_lab::{Cluster, MANIFEST, Probe};
+
+use super::common::{cluster, image, measured};
+use super::stream::Stream;
+use super::workload::{Web, behind_the_service, deploy, everybody_reaches_everybody, open_door, rolled_out, spread};
 
 #[test]
-fn nodes_wait_for_a_pod_network() {
-    let Some(mut cluster) = cluster(&[]) else { return };
+fn a_cluster_lives() {
+    let Some(image) = image() else { return };
+    let Some(mut cluster) = cluster(&[image]) else { return };
+    nodes_wait_for_a_network(&mut cluster);
+    twill_makes_them_ready(&cluster);
+    let pods = work_gets_done(&cluster);
+    ports_of_nodes_lead_to_pods(&cluster);
+    daemons_restart_under_load(&cluster, &pods);
+    a_third_node_joins(&mut cluster);
+    a_node_goes_and_comes_again(&mut cluster);
+    let seconds = cluster.journal.elapsed().as_secs();
+    measured(&format!("the life of a cluster of three nodes, from the first program to the last check: {seconds} s"));
+}
+
+fn nodes_wait_for_a_network(cluster: &mut Cluster) {
     cluster.add_machine(1).unwrap();
     cluster.add_machine(2).unwrap();
+    deploy(cluster, 4);
     for node in ["n1", "n2"] {
         let (status, message) = cluster.readiness(node).unwrap();
         assert_eq!(status, "False");
         assert!(message.contains("cni plugin not initialized"), "{message}");
         cluster.journal.say(&format!("{node} is not Ready: {message}"));
     }
+    let web = cluster.kubectl().json(&["get", "deployment", "web"]).unwrap();
+    assert!(web["status"]["availableReplicas"].is_null(), "{web:#}");
+}
+
+fn twill_makes_them_ready(cluster: &Cluster) {
+    let begin = Instant::now();
+    cluster.kubectl().apply(MANIFEST).unwrap();
+    cluster.journal.say("kubectl apply -f deploy/kubernetes/kube-flannel.yaml");
+    cluster.wait_ready(&["n1", "n2"]).unwrap();
+    cluster.journal.say("both nodes are Ready");
+    measured(&format!(
+        "from `kubectl apply` of Twill until both nodes are Ready: {:.1} s",
+        begin.elapsed().as_secs_f64()
+    ));
+    for node in ["n1", "n2"] {
+        let object = cluster.kubectl().node(node).unwrap();
+        let annotations = &object["metadata"]["annotations"];
+        assert_eq!(annotations["flannel.alpha.coreos.com/backend-type"], "vxlan", "{annotations:#}");
+        assert_eq!(annotations["flannel.alpha.coreos.com/kube-subnet-manager"], "true", "{annotations:#}");
+        let conditions = object["status"]["conditions"].as_array().unwrap();
+        let network = conditions.iter().find(|condition| condition["type"] == "NetworkUnavailable").unwrap();
+        assert_eq!((&network["status"], &network["reason"]), (&"False".into(), &"FlannelIsUp".into()), "{network:#}");
+    }
+}
+
+fn work_gets_done(cluster: &Cluster) -> Vec<Web> {
+    let pods = rolled_out(cluster);
+    cluster.journal.say(&format!("a Deployment of {} has rolled out: {}", pods.len(), spread(&pods)));
+    assert!(["n1", "n2"].iter().all(|node| pods.iter().any(|pod| pod.node == *node)), "{}", spread(&pods));
+    let fetched = everybody_reaches_everybody(cluster, &pods);
+    cluster.journal.say(&format!("pods reach each other: {fetched} pages fetched by kubectl exec"));
+    let answers = behind_the_service(cluster, &pods[0], 40);
+    let names = pods.iter().map(|pod| pod.name.clone()).collect();
+    assert_eq!(answers, names, "each pod answers at the Service's address, and nobody else");
+    cluster.journal.say(&format!("the Service's address leads to all {} of them", answers.len()));
+    pods
+}
+
+fn ports_of_nodes_lead_to_pods(cluster: &Cluster) {
+    open_door(cluster, "n1", 8080);
+    let address = cluster.machine("n1").unwrap().underlay.addresses[0];
+    let url = format!("http://{address}:8080/");
+    for from in [&cluster.underlay.ns, &cluster.machine("n2").unwrap().ns] {
+        let said = from.run(&["busybox", "wget", "-q", "-O-", &url]).unwrap();
+        assert_eq!(said.trim(), "door", "from {}", from.name());
+    }
+    cluster.journal.say(&format!("{url} leads to the pod with this hostPort, from another node and from outside"));
+}
+
+fn daemons_restart_under_load(cluster: &Cluster, pods: &[Web]) {
+    let on = |node: &str| pods.iter().find(|pod| pod.node == node).unwrap();
+    let (from, to) = (on("n1"), on("n2"));
+    let (from_ns, to_ns) = (cluster.pod_ns(&from.name).unwrap(), cluster.pod_ns(&to.name).unwrap());
+    for (what, restart) in [
+        ("a rolling restart", &["rollout", "restart", "daemonset/kube-flannel-ds"][..]),
+        ("all daemons killed at once", &["delete", "pods", "-l", "app=flannel", "--grace-period=0", "--force"][..]),
+    ] {
+        let before = daemons(cluster);
+        let probe = Probe::start(&from_ns, &to_ns, to.address, Duration::from_millis(1)).unwrap();
+        let stream = Stream::start(&from_ns, &to_ns, to.address);
+        let begin = Instant::now();
+        cluster.kubectl().run(&[&["-n", "kube-flannel"], restart].concat()).unwrap();
+        let status = ["-n", "kube-flannel", "rollout", "status", "daemonset/kube-flannel-ds", "--timeout=120s"];
+        cluster
+            .wait("other daemons", || {
+                let now = daemons(cluster);
+                let renewed = now.len() == before.len() && now.iter().all(|name| !before.contains(name));
+                Ok(if renewed { Ok(()) } else { Err(format!("{now:?}")) })
+            })
+            .unwrap();
+        cluster.kubectl().run(&status).unwrap();
+        thread::sleep(Duration::from_secs(1));
+        let (probe, stream) = (probe.stop().unwrap(), stream.stop());
+        let took = begin.elapsed().as_secs_f64();
+        let line = format!(
+            "{what} ({took:.1} s): 1 ms probe between pods of two nodes: {probe}; TCP: {} of {} bytes, longest stall {} ms",
+            stream.received,
+            stream.sent,
+            stream.longest_stall.as_millis()
+        );
+        cluster.journal.say(&line);
+        measured(&line);
+        assert_eq!(probe.lost, 0, "{line}");
+        assert_eq!(stream.received, stream.sent, "{line}");
+    }
+    for ns in [from_ns, to_ns] {
+        ns.delete().unwrap();
+    }
+}
+
+/// The names of the daemons' pods that run.
+fn daemons(cluster: &Cluster) -> Vec<String> {
+    let list = cluster.kubectl().json(&["-n", "kube-flannel", "get", "pods", "-l", "app=flannel"]).unwrap();
+    let is_ready = |pod: &&serde_json::Value| pod["status"]["containerStatuses"][0]["ready"] == true;
+    let pods = list["items"].as_array().unwrap().iter().filter(is_ready);
+    pods.filter_map(|pod| pod["metadata"]["name"].as_str().map(str::to_string)).collect()
+}
+
+fn a_third_node_joins(cluster: &mut Cluster) {
+    cluster.add_machine(3).unwrap();
+    cluster.wait_ready(&["n3"]).unwrap();
+    cluster.journal.say("n3 is Ready");
+    cluster.kubectl().run(&["scale", "deployment/web", "--replicas=6"]).unwrap();
+    let pods = rolled_out(cluster);
+    assert!(pods.iter().any(|pod| pod.node == "n3"), "{}", spread(&pods));
+    let fetched = everybody_reaches_everybody(cluster, &pods);
+    cluster.journal.say(&format!("scaled to {}: {}; {fetched} pages fetched", pods.len(), spread(&pods)));
+}
+
+fn a_node_goes_and_comes_again(cluster: &mut Cluster) {
+    let subnet = cluster.kubectl().node("n2").unwrap()["spec"]["podCIDR"].as_str().unwrap().to_string();
+    let address = cluster.machine("n2").unwrap().underlay.addresses[0].to_string();
+    let traces = |cluster: &Cluster, node: &str| {
+        let ns = &cluster.machine(node).unwrap().ns;
+        let routes = ns.run(&["ip", "route", "show", &subnet]).unwrap();
+        let tunnel = ns.run(&["bridge", "fdb", "show", "dev", "flannel.1"]).unwrap();
+        routes + &tunnel.lines().filter(|line| line.contains(&format!("dst {address} "))).collect::<String>()
+    };
+    for node in ["n1", "n3"] {
+        assert!(!traces(cluster, node).is_empty(), "{node} knows n2");
+    }
+    cluster
+        .kubectl()
+        .run(&["drain", "n2", "--ignore-daemonsets", "--force", "--delete-emptydir-data", "--timeout=60s"])
+        .unwrap();
+    let pods = rolled_out(cluster);
+    assert!(pods.iter().all(|pod| pod.node != "n2"), "{}", spread(&pods));
+    everybody_reaches_everybody(cluster, &pods);
+    cluster.journal.say(&format!("n2 is drained: {}", spread(&pods)));
+
+    cluster.remove_machine("n2").unwrap();
+    cluster.kubectl().run(&["delete", "node", "n2"]).unwrap();
+    for node in ["n1", "n3"] {
+        cluster
+            .wait(&format!("{node} forgets n2"), || {
+                let left = traces(cluster, node);
+                Ok(if left.is_empty() { Ok(()) } else { Err(left) })
+            })
+            .unwrap();
+    }
+    everybody_reaches_everybody(cluster, &pods);
+    cluster.journal.say("n2 is switched off and deleted: the others have no route and no tunnel to it any more");
+
+    cluster.add_machine(2).unwrap();
+    cluster.wait_ready(&["n2"]).unwrap();
+    cluster.journal.say("a new n2 is Ready");
+    cluster.kubectl().run(&["rollout", "restart", "deployment/web"]).unwrap();
+    let pods = rolled_out(cluster);
+    assert!(pods.iter().any(|pod| pod.node == "n2"), "{}", spread(&pods));
+    let fetched = everybody_reaches_everybody(cluster, &pods);
+    cluster.journal.say(&format!("the Deployment is renewed: {}; {fetched} pages fetched", spread(&pods)));
 }

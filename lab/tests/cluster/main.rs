@@ -2,3 +2,5 @@
 
 mod common;
 mod life;
+mod stream;
+mod workload;

@@ -1,7 +1,6 @@
 //! The cluster: control plane, machines, and what is asked of it.
 
 use std::fs;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -193,18 +192,6 @@ impl Cluster {
             .map(|machine| format!("{} kubelet:\n{}\n", machine.name, machine.log_end("kubelet.log", 8)))
             .collect();
         format!("{pods}\n{}\n{daemons}\n{kubelets}", events.join("\n"))
-    }
-
-    /// Runs a program in a pod by `kubectl exec`.
-    pub fn exec(&self, pod: &str, argv: &[&str]) -> Result<String> {
-        self.kubectl().run(&[&["exec", pod, "--"], argv].concat())
-    }
-
-    /// A running pod's addresses, IPv4 first.
-    pub fn addresses(&self, pod: &str) -> Result<Vec<IpAddr>> {
-        let object = self.kubectl().json(&["get", "pod", pod])?;
-        let ips = object["status"]["podIPs"].as_array().cloned().unwrap_or_default();
-        Ok(ips.iter().filter_map(|ip| ip["ip"].as_str()?.parse().ok()).collect())
     }
 
     /// The network namespace of a running pod, under the pod's name.

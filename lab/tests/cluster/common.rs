@@ -42,3 +42,8 @@ pub(crate) fn image() -> Option<PathBuf> {
 pub(crate) fn measured(what: &str) {
     let _ = writeln!(io::stderr(), "MEASURED {what}");
 }
+
+/// What was to be done, or a panic with the whole message, in lines.
+pub(crate) fn done<T>(result: Result<T, LabError>) -> T {
+    result.unwrap_or_else(|error| panic!("{error}"))
+}

@@ -1,12 +1,14 @@
 //! A cluster's life, step by step: nodes without a network, Twill, work, another node, restarts under load, a node that goes
 //! and comes again.
 
+use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
 use twill_lab::{Cluster, MANIFEST, Probe};
 
-use super::common::{cluster, image, measured};
+use super::common::{cluster, done, image, measured};
 use super::stream::Stream;
 use super::workload::{Web, behind_the_service, deploy, everybody_reaches_everybody, open_door, rolled_out, spread};
 
@@ -20,14 +22,15 @@ fn a_cluster_lives() {
     ports_of_nodes_lead_to_pods(&cluster);
     daemons_restart_under_load(&cluster, &pods);
     a_third_node_joins(&mut cluster);
+    pods_get_both_families(&cluster);
     a_node_goes_and_comes_again(&mut cluster);
     let seconds = cluster.journal.elapsed().as_secs();
     measured(&format!("the life of a cluster of three nodes, from the first program to the last check: {seconds} s"));
 }
 
 fn nodes_wait_for_a_network(cluster: &mut Cluster) {
-    cluster.add_machine(1).unwrap();
-    cluster.add_machine(2).unwrap();
+    done(cluster.add_machine(1));
+    done(cluster.add_machine(2));
     deploy(cluster, 4);
     for node in ["n1", "n2"] {
         let (status, message) = cluster.readiness(node).unwrap();
@@ -43,7 +46,7 @@ fn twill_makes_them_ready(cluster: &Cluster) {
     let begin = Instant::now();
     cluster.kubectl().apply(MANIFEST).unwrap();
     cluster.journal.say("kubectl apply -f deploy/kubernetes/kube-flannel.yaml");
-    cluster.wait_ready(&["n1", "n2"]).unwrap();
+    done(cluster.wait_ready(&["n1", "n2"]));
     cluster.journal.say("both nodes are Ready");
     measured(&format!(
         "from `kubectl apply` of Twill until both nodes are Ready: {:.1} s",
@@ -93,18 +96,16 @@ fn daemons_restart_under_load(cluster: &Cluster, pods: &[Web]) {
         ("all daemons killed at once", &["delete", "pods", "-l", "app=flannel", "--grace-period=0", "--force"][..]),
     ] {
         let before = daemons(cluster);
-        let probe = Probe::start(&from_ns, &to_ns, to.address, Duration::from_millis(1)).unwrap();
-        let stream = Stream::start(&from_ns, &to_ns, to.address);
+        let probe = Probe::start(&from_ns, &to_ns, to.addresses[0], Duration::from_millis(1)).unwrap();
+        let stream = Stream::start(&from_ns, &to_ns, to.addresses[0]);
         let begin = Instant::now();
         cluster.kubectl().run(&[&["-n", "kube-flannel"], restart].concat()).unwrap();
         let status = ["-n", "kube-flannel", "rollout", "status", "daemonset/kube-flannel-ds", "--timeout=120s"];
-        cluster
-            .wait("other daemons", || {
-                let now = daemons(cluster);
-                let renewed = now.len() == before.len() && now.iter().all(|name| !before.contains(name));
-                Ok(if renewed { Ok(()) } else { Err(format!("{now:?}")) })
-            })
-            .unwrap();
+        done(cluster.wait("other daemons", || {
+            let now = daemons(cluster);
+            let renewed = now.len() == before.len() && now.iter().all(|name| !before.contains(name));
+            Ok(if renewed { Ok(()) } else { Err(format!("{now:?}")) })
+        }));
         cluster.kubectl().run(&status).unwrap();
         thread::sleep(Duration::from_secs(1));
         let (probe, stream) = (probe.stop().unwrap(), stream.stop());
@@ -128,20 +129,42 @@ fn daemons_restart_under_load(cluster: &Cluster, pods: &[Web]) {
 /// The names of the daemons' pods that run.
 fn daemons(cluster: &Cluster) -> Vec<String> {
     let list = cluster.kubectl().json(&["-n", "kube-flannel", "get", "pods", "-l", "app=flannel"]).unwrap();
-    let is_ready = |pod: &&serde_json::Value| pod["status"]["containerStatuses"][0]["ready"] == true;
+    let is_ready = |pod: &&Value| pod["status"]["containerStatuses"][0]["ready"] == true;
     let pods = list["items"].as_array().unwrap().iter().filter(is_ready);
     pods.filter_map(|pod| pod["metadata"]["name"].as_str().map(str::to_string)).collect()
 }
 
 fn a_third_node_joins(cluster: &mut Cluster) {
-    cluster.add_machine(3).unwrap();
-    cluster.wait_ready(&["n3"]).unwrap();
+    done(cluster.add_machine(3));
+    done(cluster.wait_ready(&["n3"]));
     cluster.journal.say("n3 is Ready");
     cluster.kubectl().run(&["scale", "deployment/web", "--replicas=6"]).unwrap();
     let pods = rolled_out(cluster);
     assert!(pods.iter().any(|pod| pod.node == "n3"), "{}", spread(&pods));
     let fetched = everybody_reaches_everybody(cluster, &pods);
     cluster.journal.say(&format!("scaled to {}: {}; {fetched} pages fetched", pods.len(), spread(&pods)));
+}
+
+fn pods_get_both_families(cluster: &Cluster) {
+    let [v4, v6] = Cluster::POD_NETWORKS;
+    let net_conf = json!({
+        "Network": v4, "EnableIPv6": true, "IPv6Network": v6, "Backend": { "Type": "vxlan" },
+    });
+    let patch = json!({ "data": { "net-conf.json": net_conf.to_string() } });
+    let kubectl = |arguments: &[&str]| cluster.kubectl().run(&[&["-n", "kube-flannel"], arguments].concat()).unwrap();
+    kubectl(&["patch", "configmap", "kube-flannel-cfg", "-p", &patch.to_string()]);
+    kubectl(&["rollout", "restart", "daemonset/kube-flannel-ds"]);
+    kubectl(&["rollout", "status", "daemonset/kube-flannel-ds", "--timeout=120s"]);
+    cluster.kubectl().run(&["rollout", "restart", "deployment/web"]).unwrap();
+    let pods = rolled_out(cluster);
+    for pod in &pods {
+        let families: Vec<bool> = pod.addresses.iter().map(IpAddr::is_ipv6).collect();
+        assert_eq!(families, [false, true], "{pod:?}");
+    }
+    let fetched = everybody_reaches_everybody(cluster, &pods);
+    cluster
+        .journal
+        .say(&format!("with IPv6Network in net-conf.json: {}; {fetched} pages fetched over both", spread(&pods)));
 }
 
 fn a_node_goes_and_comes_again(cluster: &mut Cluster) {
@@ -165,21 +188,19 @@ fn a_node_goes_and_comes_again(cluster: &mut Cluster) {
     everybody_reaches_everybody(cluster, &pods);
     cluster.journal.say(&format!("n2 is drained: {}", spread(&pods)));
 
-    cluster.remove_machine("n2").unwrap();
+    done(cluster.remove_machine("n2"));
     cluster.kubectl().run(&["delete", "node", "n2"]).unwrap();
     for node in ["n1", "n3"] {
-        cluster
-            .wait(&format!("{node} forgets n2"), || {
-                let left = traces(cluster, node);
-                Ok(if left.is_empty() { Ok(()) } else { Err(left) })
-            })
-            .unwrap();
+        done(cluster.wait(&format!("{node} forgets n2"), || {
+            let left = traces(cluster, node);
+            Ok(if left.is_empty() { Ok(()) } else { Err(left) })
+        }));
     }
     everybody_reaches_everybody(cluster, &pods);
     cluster.journal.say("n2 is switched off and deleted: the others have no route and no tunnel to it any more");
 
-    cluster.add_machine(2).unwrap();
-    cluster.wait_ready(&["n2"]).unwrap();
+    done(cluster.add_machine(2));
+    done(cluster.wait_ready(&["n2"]));
     cluster.journal.say("a new n2 is Ready");
     cluster.kubectl().run(&["rollout", "restart", "deployment/web"]).unwrap();
     let pods = rolled_out(cluster);

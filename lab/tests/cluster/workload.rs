@@ -1,7 +1,7 @@
 //! What runs in the cluster, and whether it works.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Value, json};
 use twill_lab::{Cluster, Image};
@@ -14,7 +14,8 @@ const SERVER: &str = "mkdir /www; hostname >/www/index.html; exec httpd -f -p 80
 pub(crate) struct Web {
     pub(crate) name: String,
     pub(crate) node: String,
-    pub(crate) address: IpAddr,
+    /// IPv4 first.
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
 /// A Deployment of web servers, spread over the nodes, and its Service.
@@ -55,6 +56,8 @@ fn pod_template(labels: &Value, ports: Value) -> Value {
         "spec": {
             // A shell's child does not react to SIGTERM.
             "terminationGracePeriodSeconds": 1,
+            // There is no DNS in the cluster.
+            "dnsPolicy": "Default",
             "containers": [{
                 "name": "web",
                 "image": Image::BUSYBOX,
@@ -81,7 +84,12 @@ pub(crate) fn rolled_out(cluster: &Cluster) -> Vec<Web> {
         .map(|pod| Web {
             name: text(&pod["metadata"]["name"]),
             node: text(&pod["spec"]["nodeName"]),
-            address: text(&pod["status"]["podIP"]).parse().unwrap(),
+            addresses: pod["status"]["podIPs"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|ip| text(&ip["ip"]).parse().unwrap())
+                .collect(),
         })
         .collect();
     pods.sort_by(|a, b| (&a.node, &a.name).cmp(&(&b.node, &b.name)));
@@ -97,16 +105,19 @@ pub(crate) fn spread(pods: &[Web]) -> String {
     nodes.iter().map(|(node, count)| format!("{count} on {node}")).collect::<Vec<_>>().join(", ")
 }
 
-/// By `kubectl exec`, each pod fetches the page of each other.
+/// By `kubectl exec`, each pod fetches the page of each, at each of its addresses. Returns how many were fetched.
 pub(crate) fn everybody_reaches_everybody(cluster: &Cluster, pods: &[Web]) -> usize {
+    let targets: Vec<(&Web, IpAddr)> =
+        pods.iter().flat_map(|to| to.addresses.iter().map(move |address| (to, *address))).collect();
+    // One shell for all of them: each `kubectl exec` takes a moment.
+    let fetch = |(to, address): &(&Web, IpAddr)| {
+        let url = format!("http://{}/", SocketAddr::new(*address, 80));
+        format!("wget -q -O- {url} || echo {} is silent at {address}; ", to.name)
+    };
+    let fetch: String = targets.iter().map(fetch).collect();
+    let wanted: Vec<&str> = targets.iter().map(|(to, _)| to.name.as_str()).collect();
     for from in pods {
-        // One shell for all of them: each `kubectl exec` takes a moment.
-        let fetch: String = pods
-            .iter()
-            .map(|to| format!("wget -q -O- http://{}/ || echo {} is silent; ", to.address, to.name))
-            .collect();
-        let said = cluster.exec(&from.name, &["sh", "-c", &fetch]).unwrap();
-        let wanted: Vec<&str> = pods.iter().map(|to| to.name.as_str()).collect();
+        let said = cluster.kubectl().run(&["exec", &from.name, "--", "sh", "-c", &fetch]).unwrap();
         assert_eq!(
             said.lines().collect::<Vec<_>>(),
             wanted,
@@ -116,7 +127,7 @@ pub(crate) fn everybody_reaches_everybody(cluster: &Cluster, pods: &[Web]) -> us
             cluster.state()
         );
     }
-    pods.len() * pods.len()
+    pods.len() * targets.len()
 }
 
 /// The pods that answer at the Service's address, asked from one of them.
@@ -124,6 +135,6 @@ pub(crate) fn behind_the_service(cluster: &Cluster, from: &Web, times: usize) ->
     let service = cluster.kubectl().json(&["get", "service", "web"]).unwrap();
     let address = service["spec"]["clusterIP"].as_str().unwrap();
     let fetch = format!("for i in $(seq {times}); do wget -q -O- http://{address}/ || echo silence; done");
-    let said = cluster.exec(&from.name, &["sh", "-c", &fetch]).unwrap();
+    let said = cluster.kubectl().run(&["exec", &from.name, "--", "sh", "-c", &fetch]).unwrap();
     said.lines().map(str::to_string).collect()
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::daemon::{BridgeCheck, FirewallOptions, Options};
-use crate::nodes::{AnnotationKeys, PrefixError};
+use crate::daemon::{BridgeCheck, FirewallOptions, NodeIdentity, NodesFrom, Options};
+use crate::nodes::{Access, AnnotationKeys, PrefixError};
 use crate::uplink::Selectors;
 
 /// A pod network for Kubernetes whose backends are WebAssembly components.
@@ -85,12 +85,25 @@ const DEFAULT_SUBNET_FILE: &str = "/run/flannel/subnet.env";
 
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
-    /// Take the cluster's nodes from this folder of Node manifests, one a file: NODE.json or NODE.yaml.
+    /// Take the cluster's nodes from its API server; without another flag for it, as a pod of the cluster.
+    #[arg(long, env = "FLANNELD_KUBE_SUBNET_MGR", default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Nodes")]
+    kube_subnet_mgr: bool,
+    /// The API server's address, instead of the one in the kubeconfig or of the Service `kubernetes`.
+    #[arg(long, value_name = "URL", env = "FLANNELD_KUBE_API_URL", help_heading = "Nodes")]
+    kube_api_url: Option<String>,
+    /// A kubeconfig with the API server's address and the credentials for it.
+    #[arg(long, value_name = "FILE", env = "FLANNELD_KUBECONFIG_FILE", help_heading = "Nodes")]
+    kubeconfig_file: Option<PathBuf>,
+    /// Take the cluster's nodes from this folder of Node manifests instead, one a file: NODE.json or NODE.yaml.
     #[arg(long, value_name = "DIR", help_heading = "Nodes")]
-    nodes_dir: PathBuf,
-    /// The name of this node.
+    nodes_dir: Option<PathBuf>,
+    /// The name of this node. Without it, the Node is the one of the pod POD_NAMESPACE/POD_NAME.
     #[arg(long, value_name = "NAME", env = "NODE_NAME", help_heading = "Nodes")]
-    node_name: String,
+    node_name: Option<String>,
+    #[arg(long, env = "POD_NAMESPACE", hide = true)]
+    pod_namespace: Option<String>,
+    #[arg(long, env = "POD_NAME", hide = true)]
+    pod_name: Option<String>,
     /// Prefix of the annotations that nodes find each other by.
     #[arg(long, value_name = "PREFIX", env = "FLANNELD_KUBE_ANNOTATION_PREFIX", default_value = "flannel.alpha.coreos.com", value_parser = annotation_prefix, help_heading = "Nodes")]
     kube_annotation_prefix: AnnotationKeys,
@@ -152,10 +165,16 @@ pub(super) struct RunArguments {
 }
 
 impl RunArguments {
-    pub(super) fn options(self) -> Options {
-        Options {
-            node_name: self.node_name,
-            nodes_dir: self.nodes_dir,
+    /// What the daemon is started with.
+    ///
+    /// # Errors
+    /// If the flags contradict each other, or leave open where nodes come from and which node this is.
+    pub(super) fn options(self) -> Result<Options, String> {
+        let nodes = self.nodes()?;
+        let node = self.node(&nodes)?;
+        Ok(Options {
+            node,
+            nodes,
             keys: self.kube_annotation_prefix,
             set_condition: self.set_node_network_unavailable,
             net_config_path: self.net_config_path,
@@ -182,6 +201,42 @@ impl RunArguments {
                 .flatten()
                 .collect(),
             },
+        })
+    }
+
+    fn nodes(&self) -> Result<NodesFrom, String> {
+        let access = Access {
+            api_url: self.kube_api_url.clone().filter(|url| !url.is_empty()),
+            kubeconfig: self.kubeconfig_file.clone().filter(|file| !file.as_os_str().is_empty()),
+        };
+        match &self.nodes_dir {
+            Some(_) if self.kube_subnet_mgr || access != Access::default() => Err(
+                "--nodes-dir and the API server (--kube-subnet-mgr, --kube-api-url, --kubeconfig-file) exclude each other: nodes \
+                 come from one of them"
+                    .to_owned(),
+            ),
+            Some(dir) => Ok(NodesFrom::Directory(dir.clone())),
+            None if self.kube_subnet_mgr => Ok(NodesFrom::Kube(access)),
+            None => Err("it is not said where nodes come from: give --kube-subnet-mgr for the cluster's API server, or \
+                         --nodes-dir for a folder of Node manifests (flannel's etcd mode is not supported)"
+                .to_owned()),
+        }
+    }
+
+    fn node(&self, nodes: &NodesFrom) -> Result<NodeIdentity, String> {
+        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        match (given(&self.node_name), given(&self.pod_namespace), given(&self.pod_name), nodes) {
+            (Some(name), ..) => Ok(NodeIdentity::Name(name)),
+            (None, Some(namespace), Some(name), NodesFrom::Kube(_)) => Ok(NodeIdentity::Pod { namespace, name }),
+            (_, _, _, NodesFrom::Kube(_)) => {
+                Err("it is not known which node this is: set the environment variable NODE_NAME from \
+                                                  spec.nodeName, or POD_NAME and POD_NAMESPACE, or give --node-name"
+                    .to_owned())
+            }
+            (_, _, _, NodesFrom::Directory(_)) => {
+                Err("it is not known which node this is: give --node-name, or set the environment variable NODE_NAME"
+                    .to_owned())
+            }
         }
     }
 }
@@ -224,7 +279,7 @@ mod tests {
     fn run(arguments: &[&str]) -> Result<Options, clap::Error> {
         let given = ["twill", "run", "--nodes-dir", "/nodes", "--node-name", "n1"].iter().chain(arguments);
         match Cli::try_parse_from(one_dash_is_two(given.map(OsString::from)))?.command {
-            Command::Run(arguments) => Ok(arguments.options()),
+            Command::Run(arguments) => Ok(arguments.options().unwrap()),
             _ => unreachable!("run was asked for"),
         }
     }

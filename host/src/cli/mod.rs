@@ -36,8 +36,8 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(arguments) => {
             logging::start(arguments.log_format);
-            let run = crate::daemon::run(arguments.options());
-            runtime().and_then(|runtime| runtime.block_on(run).map_err(|error| error.to_string()))
+            let run = |options| runtime()?.block_on(crate::daemon::run(options)).map_err(|error| error.to_string());
+            arguments.options().and_then(run)
         }
         Command::Status(arguments) => status::run(&arguments),
         Command::Cleanup(arguments) => {

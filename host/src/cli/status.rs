@@ -37,7 +37,13 @@ fn table(status: &Status) -> String {
     let mut text = String::new();
     let ready = status.reason.as_ref().map_or("ready".to_owned(), |reason| format!("not ready: {}", plain(reason)));
     let _ = writeln!(text, "node     {}  {ready}  (twill {})", status.node, status.version);
-    let _ = writeln!(text, "uplink   {}  mtu {}", status.uplink.name, status.uplink.mtu);
+    if let Some(uplink) = &status.uplink {
+        let _ = writeln!(text, "uplink   {}  mtu {}", uplink.name, uplink.mtu);
+    }
+    let source = &status.source;
+    let connected = if source.connected { "connected" } else { "not connected" };
+    let since = source.since_seconds;
+    let _ = writeln!(text, "nodes    from {}  {} known  {connected} for {since:.0} s", source.kind, source.nodes);
     for f in &status.families {
         let public = if f.public == f.local { String::new() } else { format!(" (public {})", f.public) };
         let _ = writeln!(

@@ -10,7 +10,9 @@ mod own;
 mod peering;
 mod publish;
 mod report;
+mod startup;
 pub mod status;
+mod telling;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
@@ -19,14 +21,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use twill_sandbox::Sandbox;
 
 use crate::config::{LoadError, NetConf};
 use crate::dataplane::{Dataplane, Notice};
-use crate::nodes::{AnnotationKeys, Directory, NodeStore, Source, SourceError};
+use crate::nodes::{Access, AnnotationKeys, NodeStore, Source, SourceError};
 use crate::peers::Peers;
 use crate::uplink::{Selectors, UplinkError};
 use attached::{Attached, LoadFailure};
@@ -35,7 +35,9 @@ pub use firewall::{BridgeCheck, FirewallOptions};
 use own::Own;
 use peering::{Job, Peering};
 use publish::Publisher;
-use status::{Question, REMEMBERED_ERRORS, StatusSocket, Timings};
+use startup::{Feeding, Startup};
+use status::{REMEMBERED_ERRORS, StatusSocket, Timings};
+use telling::Teller;
 
 /// Changes of links come in bursts (a flap is four); one look serves them all.
 const LINKS_SETTLE: Duration = Duration::from_millis(5);
@@ -60,10 +62,10 @@ const EVENTS_AT_ONCE: usize = 4096;
 /// What the daemon is started with.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// This node's name.
-    pub node_name: String,
-    /// The folder of Node manifests.
-    pub nodes_dir: PathBuf,
+    /// How this node's name is found.
+    pub node: NodeIdentity,
+    /// Where the cluster's nodes are found.
+    pub nodes: NodesFrom,
     /// Names of the annotations.
     pub keys: AnnotationKeys,
     /// Whether to set the node's condition.
@@ -82,6 +84,29 @@ pub struct Options {
     pub selectors: Selectors,
     /// Which firewall rules to keep.
     pub firewall: FirewallOptions,
+}
+
+/// How a daemon knows which node it is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeIdentity {
+    /// By name.
+    Name(String),
+    /// By the pod that it runs in, whose record names the node.
+    Pod {
+        /// The pod's namespace.
+        namespace: String,
+        /// The pod's name.
+        name: String,
+    },
+}
+
+/// Where nodes come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodesFrom {
+    /// A folder of manifests.
+    Directory(PathBuf),
+    /// The API server of the cluster.
+    Kube(Access),
 }
 
 /// Why the daemon did not start. Once it runs, nothing of this ends it any more.
@@ -161,23 +186,18 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     }
     let time = |a: &Attached| a.loaded.loading() + a.loaded.compiling().unwrap_or_default();
     let component_load = attached.iter().map(time).sum::<Duration>();
-    let source = Arc::new(Source::Directory(Directory::new(&options.nodes_dir, options.keys.clone())));
+    let source = Arc::new(startup::source(&options).await?);
     let store = Arc::new(NodeStore::default());
-    let mut feeding = tokio::spawn({
-        let (source, store) = (Arc::clone(&source), Arc::clone(&store));
-        async move { source.run(store).await.map(|never| match never {}) }
-    });
-    while !store.is_synced() {
-        tokio::select! {
-            () = store.changed() => {}
-            ended = &mut feeding => if let Ok(Err(error)) = ended { return Err(error.into()) },
-        }
-    }
-    let record = store.get(&options.node_name);
-    let own = Own::discover(&options, &conf, &mut dataplane, record.as_deref()).await?;
-    tracing::info!(node = options.node_name, uplink = %own.selected.uplink.name, version = env!("CARGO_PKG_VERSION"), "started");
+    let mut startup = Startup::new(questions, Arc::clone(&source), Arc::clone(&store))?;
+    let Some(node) = startup.identify(&options.node).await? else { return Ok(()) };
+    let Some(feeding) = startup.read_nodes(&node).await? else { return Ok(()) };
+    let record = store.get(&node);
+    let own = Own::discover(&node, &options, &conf, &mut dataplane, record.as_deref()).await?;
+    tracing::info!(node, uplink = %own.selected.uplink.name, version = env!("CARGO_PKG_VERSION"), "started");
     let daemon = Daemon {
-        publisher: Publisher::new(source, &options),
+        publisher: Publisher::new(Arc::clone(&source), Arc::clone(&store), &node, &options),
+        teller: Teller::new(Arc::clone(&source), &node),
+        source,
         firewall: Guard::new(&options.firewall, &conf),
         options,
         conf,
@@ -197,7 +217,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         starting: true,
         timings: Timings { first_route_ms: None, component_load_ms: component_load.as_secs_f64() * 1000.0 },
     };
-    let result = daemon.live(questions, feeding).await;
+    let result = daemon.live(startup, feeding).await;
     drop(socket);
     result
 }
@@ -221,7 +241,9 @@ struct Daemon {
     sandbox: Sandbox,
     /// Most preferred first.
     attached: Vec<Attached>,
+    source: Arc<Source>,
     store: Arc<NodeStore>,
+    teller: Teller,
     own: Own,
     peers: Peers,
     peering: Peering,
@@ -239,20 +261,16 @@ struct Daemon {
     timings: Timings,
 }
 
-type Feeding = JoinHandle<Result<(), SourceError>>;
-
 impl Daemon {
-    async fn live(mut self, mut questions: mpsc::Receiver<Question>, feeding: Feeding) -> Result<(), StartError> {
+    async fn live(mut self, startup: Startup, feeding: Feeding) -> Result<(), StartError> {
+        let Startup { mut questions, mut stop, .. } = startup;
         let mut feeding = Some(feeding);
-        let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
         loop {
             self.step().await?;
             self.starting &= self.own.lease.is_some();
             let wake = self.next_wake();
             tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
+                () = stop.asked() => break,
                 Some(question) = questions.recv() => drop(question.send(self.report())),
                 notice = self.dataplane.next_event() => self.note(notice),
                 job = async { match &mut self.job { Some(job) => job.await, None => pending().await } } => {
@@ -343,13 +361,16 @@ impl Daemon {
         }
         self.tend_firewall();
         self.publish();
+        let reason = self.not_ready();
+        self.teller.readiness(reason);
         Ok(())
     }
 
     fn next_wake(&self) -> Instant {
         let due =
             [self.due.links, self.due.routes, self.due.resync, self.due.drain, self.due.reselect, self.due.settle];
-        let later = [self.dataplane.table().next_due(), self.publisher.next_due(), self.firewall.next_due()];
+        let (teller, firewall) = (self.teller.next_due(), self.firewall.next_due());
+        let later = [self.dataplane.table().next_due(), self.publisher.next_due(), teller, firewall];
         // While a component is asked, what else has to be asked waits for that to end.
         let asking = self.job.is_some();
         let questions = self.attached.iter().filter_map(Attached::next_due).chain(self.peering.next_due());
@@ -415,6 +436,7 @@ impl Daemon {
             return;
         }
         tracing::error!("{what}: {error}");
+        self.teller.complain(what, &error);
         self.errors.retain(|(_, said)| *said != error);
         self.errors.push_back((now, error));
         if self.errors.len() > REMEMBERED_ERRORS {

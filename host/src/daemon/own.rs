@@ -23,6 +23,8 @@ const LINK_PREFIX: &str = "flannel";
 /// This node.
 #[derive(Debug)]
 pub(super) struct Own {
+    /// The node's name.
+    pub(super) name: String,
     /// How to choose the uplink: the flags, and what the own Node said last that makes sense.
     selectors: Selectors,
     pub(super) selected: Selected,
@@ -43,6 +45,7 @@ pub(super) struct Own {
 impl Own {
     /// Chooses the uplink and looks at what is there.
     pub(super) async fn discover(
+        name: &str,
         options: &Options,
         conf: &NetConf,
         dataplane: &mut Dataplane,
@@ -58,12 +61,13 @@ impl Own {
         let selected = discover_uplink(&selectors, conf, dataplane).await?;
         dataplane.set_uplink(&selected.uplink);
         Ok(Self {
+            name: name.to_owned(),
             selectors,
             selected,
             uplink_problem: None,
             record: None,
             lease: None,
-            waiting: Some(format!("there is no Node {} yet", options.node_name)),
+            waiting: Some(format!("there is no Node {name} yet: waiting for the kubelet or you to make it")),
             existing_links,
             published: None,
             unusable: HashMap::new(),
@@ -71,7 +75,7 @@ impl Own {
     }
 
     /// What a backend is told of this node; none while there is no lease.
-    pub(super) fn facts(&self, attached: &Attached, options: &Options) -> Option<Node> {
+    pub(super) fn facts(&self, attached: &Attached) -> Option<Node> {
         let kind = &attached.config.kind;
         let published = self.published.as_ref().filter(|(of, _)| of == kind).map(|(_, data)| data);
         let lease = self.lease.as_ref()?;
@@ -87,13 +91,13 @@ impl Own {
             })
         };
         Some(Node {
-            name: options.node_name.clone(),
+            name: self.name.clone(),
             config: attached.config.config.clone(),
             uplink: self.selected.uplink.clone(),
             families: lease.families.iter().filter_map(family).collect(),
             link_prefix: LINK_PREFIX.to_owned(),
             existing_links: self.existing_links.clone(),
-            seed: lease::seed(&options.node_name, kind),
+            seed: lease::seed(&self.name, kind),
             features: FEATURES.map(str::to_owned).to_vec(),
         })
     }
@@ -147,7 +151,7 @@ impl Daemon {
         if !dirty.is_empty() && !self.seen_all_nodes {
             self.due.settle = Some(Instant::now() + super::NODES_SETTLE);
         }
-        if dirty.remove(&self.options.node_name) {
+        if dirty.remove(&self.own.name) {
             self.take_own_node()?;
         }
         let mut records = Vec::new();
@@ -168,7 +172,7 @@ impl Daemon {
     }
 
     fn take_own_node(&mut self) -> Result<(), StartError> {
-        let record = self.store.get(&self.options.node_name);
+        let record = self.store.get(&self.own.name);
         let before = self.own.lease.clone();
         if let Err(problem) = self.own.update(record, &self.conf, &self.options.keys) {
             if self.starting {

@@ -6,18 +6,24 @@
 use std::future::pending;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use super::{Daemon, Options, RETRY};
+use super::{Daemon, Options};
 use crate::lease::{SubnetEnv, own_annotations};
-use crate::nodes::{Condition, OwnPatch, Source};
+use crate::nodes::{Condition, NodeStore, OwnPatch, Source};
+
+/// The pause after a write that failed, or that somebody undid at once; each further one doubles, ...
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// ... up to this. Two daemons with one name must not wear out the API server.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Writes what was not written yet.
 #[derive(Debug)]
 pub(super) struct Publisher {
     source: Arc<Source>,
+    store: Arc<NodeStore>,
     node: String,
     subnet_file: PathBuf,
     set_condition: bool,
@@ -25,22 +31,36 @@ pub(super) struct Publisher {
     patched: Option<OwnPatch>,
     /// The last content of subnet.env.
     written: Option<SubnetEnv>,
-    again: Option<Instant>,
-    writing: Option<JoinHandle<Result<OwnPatch, String>>>,
+    /// When the next write into the own Node may begin.
+    patch_again: Option<Instant>,
+    /// When subnet.env is tried again.
+    write_again: Option<Instant>,
+    /// Writes into the own Node that failed or were undone at once, in a row.
+    futile: u32,
+    /// When the last one succeeded.
+    succeeded: Option<Instant>,
+    /// Why the last one failed.
+    failure: Option<String>,
+    writing: Option<JoinHandle<Result<(OwnPatch, bool), String>>>,
     /// The own Node changed since the write began.
     stale: bool,
 }
 
 impl Publisher {
-    pub(super) fn new(source: Arc<Source>, options: &Options) -> Self {
+    pub(super) fn new(source: Arc<Source>, store: Arc<NodeStore>, node: &str, options: &Options) -> Self {
         Self {
             source,
-            node: options.node_name.clone(),
+            store,
+            node: node.to_owned(),
             subnet_file: options.subnet_file.clone(),
             set_condition: options.set_condition,
             patched: None,
             written: None,
-            again: None,
+            patch_again: None,
+            write_again: None,
+            futile: 0,
+            succeeded: None,
+            failure: None,
             writing: None,
             stale: false,
         }
@@ -54,27 +74,39 @@ impl Publisher {
 
     /// When something that could not be written is due again.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.again
+        [self.patch_again, self.write_again].into_iter().flatten().min()
     }
 
-    /// Whether everything is told.
-    pub(super) fn is_done(&self) -> bool {
-        self.patched.is_some() && self.written.is_some()
+    /// Forgets pauses that are over.
+    fn end_pauses(&mut self) {
+        let now = Instant::now();
+        for pause in [&mut self.patch_again, &mut self.write_again] {
+            pause.take_if(|at| *at <= now);
+        }
     }
 
-    /// Starts to write into the own Node, unless it says so already. In a task, since its folder may be far away.
+    /// What is not told yet; none if everything is.
+    pub(super) fn pending(&self) -> Option<String> {
+        if self.written.is_none() {
+            return Some(format!("writing {}", self.subnet_file.display()));
+        }
+        let failure = self.failure.as_ref().map_or(String::new(), |failure| format!(": {failure}"));
+        self.patched.is_none().then(|| format!("announcing this node to the others{failure}"))
+    }
+
+    /// Starts to write into the own Node, unless it says so already. In a task, since the source may be far away.
     fn patch(&mut self, patch: OwnPatch) {
-        if self.patched.as_ref() == Some(&patch) || self.writing.is_some() {
+        if self.patched.as_ref() == Some(&patch) || self.writing.is_some() || self.patch_again.is_some() {
             return;
         }
         self.stale = false;
-        let (source, node) = (Arc::clone(&self.source), self.node.clone());
+        let (source, store, node) = (Arc::clone(&self.source), Arc::clone(&self.store), self.node.clone());
         self.writing = Some(tokio::spawn(async move {
-            let changed = source.write_own(&node, &patch).await.map_err(|error| error.to_string())?;
+            let changed = source.write_own(&node, &patch, &store).await.map_err(|error| error.to_string())?;
             if changed {
                 tracing::info!(node, "annotations and condition of this node are up to date");
             }
-            Ok(patch)
+            Ok((patch, changed))
         }));
     }
 
@@ -86,21 +118,39 @@ impl Publisher {
         let Some(writing) = &mut self.writing else { return pending().await };
         let result = writing.await.map_err(|error| error.to_string()).flatten();
         self.writing = None;
+        let now = Instant::now();
+        let quiet = self.succeeded.is_none_or(|at| now > at + LONGEST_PAUSE);
         match &result {
-            Ok(patch) if !self.stale => self.patched = Some(patch.clone()),
-            Ok(_) => {}
-            Err(_) => self.again = Some(Instant::now() + RETRY),
+            Ok((patch, changed)) => {
+                // The first few are for whoever is undone by mistake; a fight is another matter.
+                self.futile = if !changed || quiet { 0 } else { self.futile + 1 };
+                self.succeeded = Some(now);
+                self.failure = None;
+                if !self.stale {
+                    self.patched = Some(patch.clone());
+                }
+            }
+            Err(error) => {
+                self.futile += 1;
+                self.failure = Some(error.clone());
+            }
         }
-        result
+        if result.is_err() || self.futile > 3 {
+            let doublings = self.futile.saturating_sub(1).min(8);
+            self.patch_again = Some(now + FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE));
+        }
+        result.map(|(patch, _)| patch)
     }
 
     fn write(&mut self, env: SubnetEnv) -> Result<(), String> {
-        if self.written.as_ref() == Some(&env) {
+        if self.written.as_ref() == Some(&env) || self.write_again.is_some() {
             return Ok(());
         }
+        self.write_again = Some(Instant::now() + FIRST_PAUSE);
         if env.write(&self.subnet_file).map_err(|error| error.to_string())? {
             tracing::info!(file = %self.subnet_file.display(), "pods can start");
         }
+        self.write_again = None;
         self.written = Some(env);
         Ok(())
     }
@@ -110,7 +160,7 @@ impl Daemon {
     /// Takes in what was written into the own Node before the source tells it: so a later look at the Node that finds it
     /// as it was before is a change, and is answered.
     pub(super) fn note_written(&mut self, patch: OwnPatch) {
-        let Some(known) = self.store.get(&self.options.node_name) else { return };
+        let Some(known) = self.store.get(&self.own.name) else { return };
         let mut record = (*known).clone();
         record.annotations.extend(patch.annotations);
         record.network_unavailable = patch.condition.or(record.network_unavailable);
@@ -119,10 +169,10 @@ impl Daemon {
 
     /// Publishes what is true and not published yet.
     pub(super) fn publish(&mut self) {
-        if self.publisher.again.is_some_and(|at| at > Instant::now()) || !self.peering.settled {
+        self.publisher.end_pauses();
+        if !self.peering.settled {
             return;
         }
-        self.publisher.again = None;
         let (Some(lease), Some(record), Some(first)) = (&self.own.lease, &self.own.record, self.attached.first())
         else {
             return;
@@ -148,7 +198,6 @@ impl Daemon {
         if let Some(env) = env
             && let Err(error) = self.publisher.write(env)
         {
-            self.publisher.again = Some(Instant::now() + RETRY);
             self.complain("publishing", error);
         }
     }

@@ -2,7 +2,7 @@
 
 use super::Daemon;
 use super::attached::Attached;
-use super::status::{BackendStatus, Counters, FamilyStatus, PeerState, PeerStatus, Status, UplinkStatus};
+use super::status::{BackendStatus, Counters, FamilyStatus, PeerState, PeerStatus, SourceStatus, Status, UplinkStatus};
 use crate::intent::wanted::Owner;
 
 impl Daemon {
@@ -32,11 +32,12 @@ impl Daemon {
         }));
         peers.sort_by(|a, b| a.name.cmp(&b.name));
         Status {
-            node: self.options.node_name.clone(),
+            node: self.own.name.clone(),
             ready: reason.is_none(),
             reason,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            uplink: UplinkStatus { name: uplink.name.clone(), index: uplink.index, mtu: uplink.mtu },
+            uplink: Some(UplinkStatus { name: uplink.name.clone(), index: uplink.index, mtu: uplink.mtu }),
+            source: SourceStatus::of(&self.source, &self.store),
             families: families.collect(),
             backends: self.attached.iter().map(backend).collect(),
             peers,
@@ -48,7 +49,7 @@ impl Daemon {
     }
 
     /// What the node's network waits for.
-    fn not_ready(&self) -> Option<String> {
+    pub(super) fn not_ready(&self) -> Option<String> {
         if !self.store.is_synced() {
             return Some("reading the nodes".to_owned());
         }
@@ -67,7 +68,7 @@ impl Daemon {
         if let Some(problem) = self.firewall.problem() {
             return Some(problem);
         }
-        (!self.publisher.is_done()).then(|| "publishing".to_owned())
+        self.publisher.pending()
     }
 
     fn peer(&self, name: &str) -> PeerStatus {

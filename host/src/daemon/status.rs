@@ -15,6 +15,8 @@ use tokio::sync::{mpsc, oneshot};
 use twill_firewall::Mode;
 use twill_model::Family;
 
+use crate::nodes::{NodeStore, Source};
+
 /// Name of the socket inside the run directory.
 pub const SOCKET: &str = "twill.sock";
 /// Errors that are remembered; older ones are in the log.
@@ -34,8 +36,10 @@ pub struct Status {
     pub reason: Option<String>,
     /// The daemon's version.
     pub version: String,
-    /// The interface towards the peers.
-    pub uplink: UplinkStatus,
+    /// The interface towards the peers. None while the nodes are not known yet.
+    pub uplink: Option<UplinkStatus>,
+    /// Where nodes come from.
+    pub source: SourceStatus,
     /// The node's part of the network. Empty while it has none.
     pub families: Vec<FamilyStatus>,
     /// The attached backends, most preferred first.
@@ -52,6 +56,27 @@ pub struct Status {
     pub timings: Timings,
 }
 
+impl Status {
+    /// Before the nodes are known, there is nothing else to tell.
+    pub(super) fn starting(node: &str, what: &str, source: SourceStatus) -> Self {
+        let reason = source.error.as_ref().map_or(what.to_owned(), |error| format!("{what}: {error}"));
+        Self {
+            node: node.to_owned(),
+            ready: false,
+            reason: Some(reason),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uplink: None,
+            errors: source.error.iter().cloned().collect(),
+            source,
+            families: Vec::new(),
+            backends: Vec::new(),
+            peers: Vec::new(),
+            counters: Counters::default(),
+            timings: Timings::default(),
+        }
+    }
+}
+
 /// The interface towards the peers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct UplinkStatus {
@@ -61,6 +86,46 @@ pub struct UplinkStatus {
     pub index: u32,
     /// Its MTU.
     pub mtu: u32,
+}
+
+/// Where nodes come from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// `directory` or `kube`.
+    pub kind: String,
+    /// Whether changes arrive now.
+    pub connected: bool,
+    /// Since when that is so, in seconds.
+    pub since_seconds: f64,
+    /// When it last said anything, heartbeats included, in seconds before now. A folder says nothing by itself.
+    pub heard_seconds_ago: Option<f64>,
+    /// Nodes that are known.
+    pub nodes: usize,
+    /// Complete lists that were read.
+    pub lists: u64,
+    /// Watches that were begun.
+    pub watches: u64,
+    /// Events that arrived in them.
+    pub events: u64,
+    /// What is wrong now.
+    pub error: Option<String>,
+}
+
+impl SourceStatus {
+    pub(super) fn of(source: &Source, store: &NodeStore) -> Self {
+        let state = source.state(store);
+        Self {
+            kind: state.kind.to_owned(),
+            connected: state.connected,
+            since_seconds: state.since.elapsed().as_secs_f64(),
+            heard_seconds_ago: state.last_heard.map(|at| at.elapsed().as_secs_f64()),
+            nodes: store.all().len(),
+            lists: state.lists,
+            watches: state.watches,
+            events: state.events,
+            error: state.error,
+        }
+    }
 }
 
 /// The node in one address family.

@@ -25,6 +25,7 @@ pub struct Manifest {
 struct Metadata {
     name: Option<String>,
     uid: Option<String>,
+    resource_version: Option<String>,
     creation_timestamp: Option<String>,
     deletion_timestamp: Option<String>,
     annotations: Option<BTreeMap<String, String>>,
@@ -73,6 +74,16 @@ pub enum ManifestError {
 }
 
 impl Manifest {
+    /// The node's name, if it has one.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.metadata.as_ref()?.name.as_deref()
+    }
+
+    /// The version that an API server gave to this state of the object.
+    pub(super) fn resource_version(&self) -> Option<&str> {
+        self.metadata.as_ref()?.resource_version.as_deref()
+    }
+
     /// Keeps what matters.
     ///
     /// # Errors

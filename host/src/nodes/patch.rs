@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use serde_json::{Map, Value, json};
+
 use crate::config::json::Json;
 
 use super::clock::rfc3339;
-use super::record::Condition;
+use super::record::{Condition, NodeRecord};
 
 /// A change of the own Node. Annotations are set and never removed: flannel leaves old ones too, and a peer that still
 /// reads them must not be cut off.
@@ -33,6 +35,41 @@ impl OwnPatch {
             changed |= apply_condition(condition, manifest, &rfc3339(now));
         }
         changed
+    }
+
+    /// What differs from the Node as it is known, as a strategic merge patch; none if nothing does.
+    pub(super) fn strategic_merge(&self, known: Option<&NodeRecord>, now: SystemTime) -> Option<Value> {
+        let has =
+            |key: &str, value: &str| known.is_some_and(|known| known.annotations.get(key).is_some_and(|v| v == value));
+        let annotations: Map<String, Value> = self
+            .annotations
+            .iter()
+            .filter(|(key, value)| !has(key, value))
+            .map(|(key, value)| (key.clone(), value.as_str().into()))
+            .collect();
+        let present = known.and_then(|known| known.network_unavailable.as_ref());
+        let condition = self.condition.as_ref().filter(|wanted| present != Some(wanted)).map(|wanted| {
+            let now = rfc3339(now);
+            let mut condition = json!({
+                "type": Condition::NETWORK_UNAVAILABLE,
+                "status": wanted.status,
+                "reason": wanted.reason,
+                "message": wanted.message,
+                "lastHeartbeatTime": now,
+            });
+            if present.is_none_or(|present| present.status != wanted.status) {
+                condition["lastTransitionTime"] = now.into();
+            }
+            condition
+        });
+        let mut patch = Map::new();
+        if !annotations.is_empty() {
+            patch.insert("metadata".to_owned(), json!({ "annotations": annotations }));
+        }
+        if let Some(condition) = condition {
+            patch.insert("status".to_owned(), json!({ "conditions": [condition] }));
+        }
+        (!patch.is_empty()).then_some(Value::Object(patch))
     }
 }
 
@@ -121,6 +158,32 @@ mod tests {
             r#"{"status":{"conditions":[{"type":"NetworkUnavailable","status":"False","reason":"Other","lastTransitionTime":"then"}]}}"#,
         );
         assert!(changed && text.contains(r#""lastTransitionTime":"then""#), "{text}");
+    }
+
+    #[test]
+    fn an_api_server_gets_what_differs() {
+        let now = UNIX_EPOCH + Duration::from_secs(1);
+        let merge = |known: Option<&NodeRecord>| patch().strategic_merge(known, now).map(|patch| patch.to_string());
+        let all = format!(
+            r#"{{"metadata":{{"annotations":{{"x.y/b":"2","x.y/c":"3"}}}},"status":{{"conditions":[{{{}}}]}}}}"#,
+            r#""lastHeartbeatTime":"1970-01-01T00:00:01Z","lastTransitionTime":"1970-01-01T00:00:01Z","message":"Flannel is running on this node","reason":"FlannelIsUp","status":"False","type":"NetworkUnavailable""#
+        );
+        assert_eq!(merge(None).unwrap(), all);
+        let mut known = NodeRecord {
+            name: "n".into(),
+            uid: None,
+            created: None,
+            deleted: None,
+            annotations: [("x.y/b".into(), "2".into())].into(),
+            pod_cidrs: vec![],
+            network_unavailable: Some(Condition { reason: "Other".into(), ..Condition::network_is_up() }),
+        };
+        let reworded = merge(Some(&known)).unwrap();
+        assert!(reworded.starts_with(r#"{"metadata":{"annotations":{"x.y/c":"3"}},"status""#), "{reworded}");
+        assert!(!reworded.contains("lastTransitionTime"), "{reworded}");
+        known.annotations.insert("x.y/c".into(), "3".into());
+        known.network_unavailable = Some(Condition::network_is_up());
+        assert_eq!(merge(Some(&known)), None);
     }
 
     #[test]

@@ -1,0 +1,120 @@
+//! The time before the nodes are known: it may last as long as an API server is away. Whoever asks for the status gets an
+//! answer, and the kernel is left as it is.
+
+use std::sync::Arc;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::status::{Question, SourceStatus, Status};
+use super::{NodeIdentity, NodesFrom, Options, StartError};
+use crate::nodes::{Directory, Kube, NodeStore, Source, SourceError};
+
+/// The task that brings nodes in.
+pub(super) type Feeding = JoinHandle<Result<(), SourceError>>;
+
+/// What lasts from the first moment on.
+#[derive(Debug)]
+pub(super) struct Startup {
+    pub(super) questions: mpsc::Receiver<Question>,
+    pub(super) stop: Stop,
+    source: Arc<Source>,
+    store: Arc<NodeStore>,
+}
+
+/// The signals that end the daemon.
+#[derive(Debug)]
+pub(super) struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn new() -> Result<Self, StartError> {
+        let listen = |kind| signal(kind).map_err(StartError::Signals);
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    /// Waits until somebody asks the daemon to stop.
+    pub(super) async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// The source that the options name.
+pub(super) async fn source(options: &Options) -> Result<Source, SourceError> {
+    match &options.nodes {
+        NodesFrom::Directory(path) => Ok(Source::Directory(Directory::new(path, options.keys.clone()))),
+        NodesFrom::Kube(access) => Ok(Source::Kube(Kube::new(access.clone(), options.keys.clone()).await?)),
+    }
+}
+
+impl Startup {
+    pub(super) fn new(
+        questions: mpsc::Receiver<Question>,
+        source: Arc<Source>,
+        store: Arc<NodeStore>,
+    ) -> Result<Self, StartError> {
+        Ok(Self { questions, stop: Stop::new()?, source, store })
+    }
+
+    /// The name of this node. None if the daemon was asked to stop meanwhile.
+    pub(super) async fn identify(&mut self, identity: &NodeIdentity) -> Result<Option<String>, StartError> {
+        let source = Arc::clone(&self.source);
+        match (identity, &*source) {
+            (NodeIdentity::Name(name), _) => Ok(Some(name.clone())),
+            (NodeIdentity::Pod { namespace, name }, Source::Kube(kube)) => {
+                let what = format!("asking the API server which node pod {namespace}/{name} is on");
+                let asked = async { Ok(kube.node_of_pod(namespace, name).await.map_err(SourceError::from)?) };
+                self.meanwhile("", &what, asked).await
+            }
+            (NodeIdentity::Pod { .. }, Source::Directory(_)) => {
+                Err(StartError::Own("a folder of manifests knows no pods: give --node-name".to_owned()))
+            }
+        }
+    }
+
+    /// Starts to bring nodes in, and waits until all of them were read once. None if the daemon was asked to stop
+    /// meanwhile.
+    pub(super) async fn read_nodes(&mut self, node: &str) -> Result<Option<Feeding>, StartError> {
+        let (source, store) = (Arc::clone(&self.source), Arc::clone(&self.store));
+        let mut feeding: Feeding = tokio::spawn({
+            let store = Arc::clone(&store);
+            async move { source.run(store).await.map(|never| match never {}) }
+        });
+        let synced = async {
+            while !store.is_synced() {
+                tokio::select! {
+                    () = store.changed() => {}
+                    ended = &mut feeding => if let Ok(Err(error)) = ended { return Err(error.into()) },
+                }
+            }
+            Ok(feeding)
+        };
+        self.meanwhile(node, "reading the nodes", synced).await
+    }
+
+    /// Waits for `work`, and answers who asks.
+    async fn meanwhile<T>(
+        &mut self,
+        node: &str,
+        what: &str,
+        work: impl Future<Output = Result<T, StartError>>,
+    ) -> Result<Option<T>, StartError> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done.map(Some),
+                () = self.stop.asked() => return Ok(None),
+                Some(question) = self.questions.recv() => {
+                    let source = SourceStatus::of(&self.source, &self.store);
+                    drop(question.send(Status::starting(node, what, source)));
+                }
+            }
+        }
+    }
+}

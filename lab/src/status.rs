@@ -35,7 +35,7 @@ pub struct Status {
     pub peers: Vec<PeerStatus>,
     /// Firewall rules.
     #[serde(default)]
-    pub firewall: FirewallStatus,
+    pub firewall: Option<FirewallStatus>,
     /// The last errors, newest last.
     #[serde(default)]
     pub errors: Vec<String>,

@@ -71,7 +71,9 @@ fn table(status: &Status) -> String {
             let _ = writeln!(text, "         {}", plain(error));
         }
     }
-    firewall(&mut text, &status.firewall);
+    if let Some(status) = &status.firewall {
+        firewall(&mut text, status);
+    }
     let width = status.peers.iter().map(|p| p.name.len()).max().unwrap_or(0).max(4);
     let _ = writeln!(text, "\n{:<width$}  {:<11}  {:<9}  {:>7}  MESSAGE", "PEER", "STATE", "BACKEND", "ENTRIES");
     for p in &status.peers {

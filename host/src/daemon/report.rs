@@ -41,7 +41,7 @@ impl Daemon {
             families: families.collect(),
             backends: self.attached.iter().map(backend).collect(),
             peers,
-            firewall: self.firewall.report(),
+            firewall: Some(self.firewall.report()),
             errors: self.errors.iter().map(|(_, error)| error.clone()).collect(),
             counters: self.counters(),
             timings: self.timings,

@@ -47,7 +47,7 @@ pub struct Status {
     /// All other nodes that take part, by name.
     pub peers: Vec<PeerStatus>,
     /// Firewall rules.
-    pub firewall: FirewallStatus,
+    pub firewall: Option<FirewallStatus>,
     /// The last errors, newest last.
     pub errors: Vec<String>,
     /// What it cost so far.
@@ -71,6 +71,7 @@ impl Status {
             families: Vec::new(),
             backends: Vec::new(),
             peers: Vec::new(),
+            firewall: None,
             counters: Counters::default(),
             timings: Timings::default(),
         }

@@ -158,7 +158,7 @@ fn forward_rules_let_pods_through_a_policy_of_drop() {
 }
 
 fn repairs(node: &Node) -> u64 {
-    node.status().unwrap().firewall.repairs
+    node.status().unwrap().firewall.unwrap().repairs
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn iptables_rules_are_put_back_at_the_next_listing() {
         // As kube-proxy does, which the daemon follows.
         node.ns.run(&[&iptables, "-t", "nat", "-N", "KUBE-POSTROUTING"]).unwrap();
         lab.start().unwrap();
-        assert_eq!(node.status().unwrap().firewall.variant.as_deref(), Some(variant));
+        assert_eq!(node.status().unwrap().firewall.unwrap().variant.as_deref(), Some(variant));
         let list = || node.ns.run(&[&iptables, "-t", "nat", "-S"]).unwrap();
         let whole = list();
         node.ns.run(&[&iptables, "-t", "nat", "-F", "FLANNEL-POSTRTG"]).unwrap();

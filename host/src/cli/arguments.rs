@@ -309,6 +309,47 @@ mod tests {
         assert_eq!(run(&["--kube-annotation-prefix=org"]).unwrap_err().kind(), ErrorKind::ValueValidation);
     }
 
+    fn parse(arguments: &[&str]) -> Result<Options, String> {
+        let given = ["twill", "run"].iter().chain(arguments).map(OsString::from);
+        match Cli::try_parse_from(one_dash_is_two(given)).map_err(|error| error.to_string())?.command {
+            Command::Run(arguments) => arguments.options(),
+            _ => unreachable!("run was asked for"),
+        }
+    }
+
+    #[test]
+    fn the_api_server_as_flannel_finds_it() {
+        let options = parse(&["--kube-subnet-mgr", "--pod-namespace=kube-flannel", "--pod-name=p"]).unwrap();
+        assert_eq!(options.nodes, NodesFrom::Kube(Access::default()));
+        assert_eq!(options.node, NodeIdentity::Pod { namespace: "kube-flannel".into(), name: "p".into() });
+        let given =
+            ["-kube-subnet-mgr=true", "-kube-api-url", "https://192.0.2.1", "-kubeconfig-file=/k", "--node-name=n1"];
+        let options = parse(&given).unwrap();
+        let access = Access { api_url: Some("https://192.0.2.1".into()), kubeconfig: Some("/k".into()) };
+        assert_eq!(options.nodes, NodesFrom::Kube(access));
+        assert_eq!(options.node, NodeIdentity::Name("n1".into()));
+    }
+
+    #[test]
+    fn nodes_come_from_one_place_and_this_is_one_of_them() {
+        for (given, said) in [
+            (
+                &["--node-name=n1"][..],
+                "it is not said where nodes come from: give --kube-subnet-mgr for the cluster's API server",
+            ),
+            (&["--node-name=n1", "--nodes-dir=/d", "--kube-subnet-mgr"], "--nodes-dir and the API server"),
+            (&["--node-name=n1", "--nodes-dir=/d", "--kubeconfig-file=/k"], "--nodes-dir and the API server"),
+            (
+                &["--kube-subnet-mgr"],
+                "it is not known which node this is: set the environment variable NODE_NAME from spec.nodeName",
+            ),
+            (&["--nodes-dir=/d", "--node-name="], "it is not known which node this is: give --node-name"),
+        ] {
+            let error = parse(given).map(|_| ()).unwrap_err();
+            assert!(error.starts_with(said), "{given:?}: {error}");
+        }
+    }
+
     #[test]
     fn short_flags_stay_short() {
         let given = one_dash_is_two(["twill", "status", "-o", "json", "-"].map(OsString::from));

@@ -6,8 +6,8 @@ use tracing_subscriber::EnvFilter;
 
 use super::arguments::LogFormat;
 
-/// What is logged when `TWILL_LOG` does not say.
-const DEFAULT_FILTER: &str = "info";
+/// What is logged when `TWILL_LOG` does not say. The API client's own lines repeat what the daemon says in plain words.
+const DEFAULT_FILTER: &str = "info,kube_client=off,tower_http=off";
 
 /// Starts logging for the whole process.
 pub(super) fn start(format: LogFormat) {

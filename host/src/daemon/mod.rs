@@ -266,7 +266,7 @@ impl Daemon {
         let Startup { mut questions, mut stop, .. } = startup;
         let mut feeding = Some(feeding);
         loop {
-            self.step().await?;
+            self.step().await;
             self.starting &= self.own.lease.is_some();
             let wake = self.next_wake();
             tokio::select! {
@@ -329,10 +329,10 @@ impl Daemon {
     }
 
     /// Does everything that is due.
-    async fn step(&mut self) -> Result<(), StartError> {
+    async fn step(&mut self) {
         let now = Instant::now();
         let due = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
-        self.take_nodes()?;
+        self.take_nodes();
         if due(&mut self.due.settle) {
             // Without a node that nobody could read, a subnet that is in no node's record belongs to nobody.
             self.seen_all_nodes = self.store.hidden().is_empty();
@@ -363,7 +363,6 @@ impl Daemon {
         self.publish();
         let reason = self.not_ready();
         self.teller.readiness(reason);
-        Ok(())
     }
 
     fn next_wake(&self) -> Instant {

@@ -136,9 +136,9 @@ impl Own {
 
 impl Daemon {
     /// Takes in every node that changed.
-    pub(super) fn take_nodes(&mut self) -> Result<(), StartError> {
+    pub(super) fn take_nodes(&mut self) {
         if !self.store.is_synced() {
-            return Ok(());
+            return;
         }
         let problems = self.store.problems();
         for (place, problem) in &problems {
@@ -152,7 +152,7 @@ impl Daemon {
             self.due.settle = Some(Instant::now() + super::NODES_SETTLE);
         }
         if dirty.remove(&self.own.name) {
-            self.take_own_node()?;
+            self.take_own_node();
         }
         let mut records = Vec::new();
         for name in &dirty {
@@ -168,16 +168,12 @@ impl Daemon {
             self.take_peer(&record);
         }
         self.follow_peers();
-        Ok(())
     }
 
-    fn take_own_node(&mut self) -> Result<(), StartError> {
+    fn take_own_node(&mut self) {
         let record = self.store.get(&self.own.name);
         let before = self.own.lease.clone();
         if let Err(problem) = self.own.update(record, &self.conf, &self.options.keys) {
-            if self.starting {
-                return Err(StartError::Own(problem));
-            }
             self.complain("this node's lease", problem);
         }
         if self.own.lease != before {
@@ -192,7 +188,6 @@ impl Daemon {
             Err(error) => self.complain("this node's annotations", error.to_string()),
         }
         self.publisher.record_changed();
-        Ok(())
     }
 
     /// Tells the peers' registry what is this node's own.

@@ -70,6 +70,11 @@ impl Publisher {
     pub(super) fn record_changed(&mut self) {
         self.patched = None;
         self.stale = true;
+        if self.failure.take().is_some() {
+            // What was refused may be possible now: a Node that was deleted is back.
+            self.futile = 0;
+            self.patch_again = None;
+        }
     }
 
     /// When something that could not be written is due again.

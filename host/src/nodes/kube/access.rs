@@ -156,7 +156,7 @@ mod tests {
         }
         for (given, problem) in [
             ("ftp://x", "it begins neither with http:// nor with https://"),
-            ("https://", "invalid format"),
+            ("https://", "empty string"),
             ("https://a b", "invalid uri character"),
         ] {
             assert_eq!(

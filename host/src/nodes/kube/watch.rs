@@ -54,7 +54,7 @@ pub(super) async fn follow(kube: &Kube, store: &NodeStore) -> Infallible {
                 if begin.elapsed() >= LONG_ENOUGH {
                     pause.reset();
                 }
-                tracing::warn!("{problem}");
+                // The store's readers log it.
                 kube.note(|state| state.failed(problem.clone()));
                 store.set_problem(PLACE, Some(problem));
                 sleep(pause.next()).await;

@@ -21,6 +21,7 @@
 //! ```
 
 mod error;
+mod flannel;
 mod kube;
 mod kubelet;
 mod lab;
@@ -39,6 +40,7 @@ mod transfer;
 mod underlay;
 
 pub use error::{LabError, Result};
+pub use flannel::Flannel;
 pub use kube::{Account, ControlPlane, Controllers, Credentials, KubePrograms, Kubectl, MANIFEST};
 pub use kubelet::{Cluster, ClusterPrograms, Image, Journal, Machine};
 pub use lab::Lab;

@@ -4,6 +4,8 @@
 
 mod build;
 mod dist;
+mod helm;
+mod image;
 mod kube;
 mod run;
 mod setup;
@@ -23,6 +25,7 @@ Usage: cargo xtask COMMAND
   lab ARGUMENTS     the lab: up, down, status, exec (`cargo xtask lab --help` says more)
   bench ARGUMENTS   measures, beside the least that the kernel allows on this machine (`cargo xtask bench --help`)
   dist              puts what ships into target/dist
+  image [rootfs]    makes the container image target/image/twill.tar, or only its content as a folder
   tidy              checks the rules for the tree that no other tool knows
 
 Each does the set-up that it needs: the Rust target wasm32-wasip2, and on Debian as root the programs that a lab calls.
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         Some("bench") => bench(rest),
         Some("test") => setup::everything_and_nodes().and_then(|()| test::run(rest)),
         Some("dist") => setup::wasm_target().and_then(|()| dist::run()),
+        Some("image") => setup::wasm_target().and_then(|()| image::run_with(rest)),
         Some("tidy") => tidy::run(),
         Some("help" | "--help" | "-h") => {
             println!("{USAGE}");

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::{io, thread};
 
 use crate::build::{self, host_target, with_lab_environment};
+use crate::helm;
 use crate::kube;
 use crate::run::{self, Outcome, cargo, command, output};
 
@@ -29,6 +30,9 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let mut test = with_lab_environment(cargo());
     test.args(["test", "--release", "--workspace", "--no-fail-fast"]).args(arguments);
     test.env("TWILL_GUESTS", guests).envs(kube::programs(kube::Extent::Everything));
+    if let Some(helm) = helm::find_or_fetch() {
+        test.env("TWILL_HELM", helm);
+    }
     if let Some(runner) = runner()? {
         let host = host_target()?.replace(['-', '.'], "_").to_uppercase();
         test.env(format!("CARGO_TARGET_{host}_RUNNER"), runner);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::daemon::{BridgeCheck, FirewallOptions, NodeIdentity, NodesFrom, Options};
+use crate::lease::Conflist;
 use crate::nodes::{Access, AnnotationKeys, PrefixError};
 use crate::uplink::Selectors;
 
@@ -28,6 +29,11 @@ pub(super) enum Command {
     Status(StatusArguments),
     /// Remove what Twill put into the kernel of this node. Not while the daemon runs.
     Cleanup(CleanupArguments),
+    /// Put the CNI plugin where the container runtime looks for it.
+    InstallCni(InstallCniArguments),
+    /// Put a CNI configuration where the container runtime looks for it, as flannel's init container does.
+    #[command(hide = true)]
+    InstallConf(InstallConfArguments),
     /// The compiler process: a component on stdin, machine code on stdout.
     #[command(hide = true)]
     CompileComponent,
@@ -79,6 +85,24 @@ pub(super) struct CleanupArguments {
     pub(super) log_format: LogFormat,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct InstallCniArguments {
+    /// The container runtime's folder of plugins; this one gets two names there, flannel and twill.
+    #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
+    pub(super) bin_dir: PathBuf,
+    /// The plugin; by default twill-cni beside this program.
+    #[arg(long, value_name = "FILE")]
+    pub(super) plugin: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InstallConfArguments {
+    /// The configuration as it was written.
+    pub(super) source: PathBuf,
+    /// The file that the runtime reads.
+    pub(super) file: PathBuf,
+}
+
 const DEFAULT_RUN_DIR: &str = "/run/twill";
 const DEFAULT_NET_CONFIG: &str = "/etc/kube-flannel/net-conf.json";
 const DEFAULT_SUBNET_FILE: &str = "/run/flannel/subnet.env";
@@ -117,6 +141,12 @@ pub(super) struct RunArguments {
     /// Where to tell pods' plugins of the network.
     #[arg(long, value_name = "FILE", env = "FLANNELD_SUBNET_FILE", default_value = DEFAULT_SUBNET_FILE, help_heading = "Files")]
     subnet_file: PathBuf,
+    /// Install this CNI configuration for the container runtime as soon as the node's network works: pods start then.
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    cni_conf: Option<PathBuf>,
+    /// Where to install it.
+    #[arg(long, value_name = "FILE", default_value = "/etc/cni/net.d/10-flannel.conflist", help_heading = "Files")]
+    cni_conf_file: PathBuf,
     /// Components here, TYPE.wasm, come before the built-in ones.
     #[arg(long, value_name = "DIR", default_value = "/etc/twill/backends", help_heading = "Files")]
     backends_dir: PathBuf,
@@ -179,6 +209,7 @@ impl RunArguments {
             set_condition: self.set_node_network_unavailable,
             net_config_path: self.net_config_path,
             subnet_file: self.subnet_file,
+            conflist: self.cni_conf.map(|source| Conflist { source, file: self.cni_conf_file }),
             backends_dir: self.backends_dir,
             state_dir: self.state_dir,
             run_dir: self.run_dir,

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod cleanup;
+mod install_cni;
 mod logging;
 mod status;
 
@@ -44,6 +45,8 @@ pub fn main() -> ExitCode {
             logging::start(arguments.log_format);
             runtime().and_then(|runtime| runtime.block_on(cleanup::run(&arguments)))
         }
+        Command::InstallCni(arguments) => install_cni::run(&arguments),
+        Command::InstallConf(arguments) => install_cni::conf(arguments),
         Command::CompileComponent => return twill_sandbox::compiler_main(),
     };
     match result {

@@ -26,6 +26,7 @@ use twill_sandbox::Sandbox;
 
 use crate::config::{LoadError, NetConf};
 use crate::dataplane::{Dataplane, Notice};
+use crate::lease::Conflist;
 use crate::nodes::{Access, AnnotationKeys, NodeStore, Source, SourceError};
 use crate::peers::Peers;
 use crate::uplink::{Selectors, UplinkError};
@@ -74,6 +75,8 @@ pub struct Options {
     pub net_config_path: PathBuf,
     /// Where pods' plugins read of the network.
     pub subnet_file: PathBuf,
+    /// The container runtime's configuration, if the daemon is to install it.
+    pub conflist: Option<Conflist>,
     /// Components that come before the built-in ones.
     pub backends_dir: PathBuf,
     /// What is kept over reboots.

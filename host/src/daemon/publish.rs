@@ -1,4 +1,5 @@
-//! What the daemon tells the world: the own Node's annotations and condition, and subnet.env.
+//! What the daemon tells the world: the own Node's annotations and condition, subnet.env, and last of all the container
+//! runtime's configuration.
 //!
 //! It speaks only once what it says is true: links are up, and every peer was looked at once. A pod that starts because
 //! of subnet.env finds a network.
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use super::{Daemon, Options};
-use crate::lease::{SubnetEnv, own_annotations};
+use crate::lease::{Conflist, SubnetEnv, own_annotations};
 use crate::nodes::{Condition, NodeStore, OwnPatch, Source};
 
 /// The pause after a write that failed, or that somebody undid at once; each further one doubles, ...
@@ -31,9 +32,13 @@ pub(super) struct Publisher {
     patched: Option<OwnPatch>,
     /// The last content of subnet.env.
     written: Option<SubnetEnv>,
+    /// What is still to be installed for the container runtime.
+    conflist: Option<Conflist>,
+    /// Why the last write of a file failed.
+    trouble: Option<String>,
     /// When the next write into the own Node may begin.
     patch_again: Option<Instant>,
-    /// When subnet.env is tried again.
+    /// When a file is tried again.
     write_again: Option<Instant>,
     /// Writes into the own Node that failed or were undone at once, in a row.
     futile: u32,
@@ -56,6 +61,8 @@ impl Publisher {
             set_condition: options.set_condition,
             patched: None,
             written: None,
+            conflist: options.conflist.clone(),
+            trouble: None,
             patch_again: None,
             write_again: None,
             futile: 0,
@@ -92,11 +99,15 @@ impl Publisher {
 
     /// What is not told yet; none if everything is.
     pub(super) fn pending(&self) -> Option<String> {
+        if self.trouble.is_some() {
+            return self.trouble.clone();
+        }
         if self.written.is_none() {
             return Some(format!("writing {}", self.subnet_file.display()));
         }
         let failure = self.failure.as_ref().map_or(String::new(), |failure| format!(": {failure}"));
-        self.patched.is_none().then(|| format!("announcing this node to the others{failure}"))
+        let announcing = self.patched.is_none().then(|| format!("announcing this node to the others{failure}"));
+        announcing.or_else(|| self.conflist.as_ref().map(|conflist| format!("installing {}", conflist.file.display())))
     }
 
     /// Starts to write into the own Node, unless it says so already. In a task, since the source may be far away.
@@ -147,16 +158,36 @@ impl Publisher {
         result.map(|(patch, _)| patch)
     }
 
+    /// Writes the files that are due.
     fn write(&mut self, env: SubnetEnv) -> Result<(), String> {
-        if self.written.as_ref() == Some(&env) || self.write_again.is_some() {
+        if self.write_again.is_some() {
             return Ok(());
         }
-        self.write_again = Some(Instant::now() + FIRST_PAUSE);
+        let written = self.write_env(env).and_then(|()| self.install_conflist());
+        self.write_again = written.is_err().then(|| Instant::now() + FIRST_PAUSE);
+        self.trouble = written.clone().err();
+        written
+    }
+
+    fn write_env(&mut self, env: SubnetEnv) -> Result<(), String> {
+        if self.written.as_ref() == Some(&env) {
+            return Ok(());
+        }
         if env.write(&self.subnet_file).map_err(|error| error.to_string())? {
             tracing::info!(file = %self.subnet_file.display(), "pods can start");
         }
-        self.write_again = None;
         self.written = Some(env);
+        Ok(())
+    }
+
+    /// Lets the container runtime start pods, once everything else is told.
+    fn install_conflist(&mut self) -> Result<(), String> {
+        let told = self.patched.is_some() && self.written.is_some();
+        let Some(conflist) = self.conflist.as_ref().filter(|_| told) else { return Ok(()) };
+        if conflist.install().map_err(|error| error.to_string())? {
+            tracing::info!(file = %conflist.file.display(), "installed for the container runtime");
+        }
+        self.conflist = None;
         Ok(())
     }
 }

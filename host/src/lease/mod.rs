@@ -5,11 +5,13 @@
 //! it can be late, and it can change; both are states to wait in and to follow, never reasons to stop.
 
 mod announce;
+mod conflist;
 mod own;
 mod seed;
 mod subnet_env;
 
 pub use announce::{BadAddress, own_annotations, public_overrides};
+pub use conflist::{Conflist, ConflistError};
 pub use own::{Lease, LeaseFamily, LeaseWait, own_lease};
 pub use seed::seed;
 pub use subnet_env::{PreviousEnv, SubnetEnv, SubnetEnvError};

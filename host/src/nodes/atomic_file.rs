@@ -1,8 +1,8 @@
 //! Replacing a file so that a reader, or a crash, sees the old content or the new, never a part.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{PermissionsExt, fchown};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 
 /// Who may do what with the new file.
@@ -20,7 +20,9 @@ pub(crate) fn replace(path: &Path, content: &[u8], attributes: Attributes) -> io
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let prefix = format!(".{}.", name.to_string_lossy());
-    let mut temporary = tempfile::Builder::new().prefix(&prefix).suffix(".tmp").tempfile_in(folder)?;
+    // Opened here, since an error should not name a file that nobody has heard of.
+    let open = |path: &Path| OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mut temporary = tempfile::Builder::new().prefix(&prefix).suffix(".tmp").make_in(folder, open)?;
     temporary.write_all(content)?;
     let file = temporary.as_file();
     if let Some((user, group)) = attributes.owner {

@@ -111,7 +111,7 @@ impl Guard {
 
     /// When rules are to be looked at.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.due.filter(|_| self.task.is_none())
+        self.due.filter(|_| self.task.is_none() && self.plan.is_some())
     }
 
     /// What keeps the rules from being there.

@@ -92,23 +92,38 @@ pub(crate) fn run_with(arguments: &[String]) -> Outcome {
         [one] if one == "rootfs" => true,
         other => return Err(format!("image takes `rootfs` or nothing, not {:?}", other.join(" "))),
     };
-    for program in ["apt-get", "dpkg-deb", "tar", "ldd"] {
+    build::programs()?;
+    if only_content {
+        let (_, rootfs) = content_of_built()?;
+        println!("{}", rootfs.display());
+        return Ok(());
+    }
+    let file = of_built()?;
+    let size = made(&file, fs::metadata(&file))?.len();
+    println!("{size:>10} bytes  {}  {NAME}", file.display());
+    println!("Load it with `ctr -n k8s.io images import`, `docker load --input` or `podman load --input`.");
+    Ok(())
+}
+
+/// Makes the archive of the programs that were built last.
+pub(crate) fn of_built() -> Outcome<PathBuf> {
+    let (dir, rootfs) = content_of_built()?;
+    archive(&dir, &rootfs)
+}
+
+fn content_of_built() -> Outcome<(PathBuf, PathBuf)> {
+    for program in ["apt-get", "dpkg-deb", "tar", "ldd", "strip"] {
         if find(program).is_none() {
             return Err(format!(
                 "the image is made of Debian's packages, and {program} is not here: use a Debian machine"
             ));
         }
     }
-    build::programs()?;
     let dir = build::target_dir().join("image");
     let rootfs = dir.join("rootfs");
     content(&dir, &rootfs)?;
     complete(&rootfs)?;
-    if only_content {
-        println!("{}", rootfs.display());
-        return Ok(());
-    }
-    archive(&dir, &rootfs)
+    Ok((dir, rootfs))
 }
 
 fn made<T>(what: &Path, result: std::io::Result<T>) -> Outcome<T> {
@@ -136,7 +151,9 @@ fn content(dir: &Path, rootfs: &Path) -> Outcome {
     LINKS.into_iter().try_for_each(link)?;
     BUSYBOX.into_iter().try_for_each(|name| link((&format!("/bin/{name}"), "busybox")))?;
     for program in PROGRAMS {
-        copy(&program_path(program), &rootfs.join("opt/bin").join(program))?;
+        let file = rootfs.join("opt/bin").join(program);
+        copy(&program_path(program), &file)?;
+        run(command("strip").arg(file))?;
     }
     for place in MOUNTED {
         folder(&below(place))?;
@@ -219,7 +236,7 @@ fn holds(place: &Path, name: &Path) -> bool {
 
 /// Packs the content as `docker save` does: `docker load`, `podman load` and `ctr images import` take it. The same files
 /// make the same archive.
-fn archive(dir: &Path, rootfs: &Path) -> Outcome {
+fn archive(dir: &Path, rootfs: &Path) -> Outcome<PathBuf> {
     let parts = dir.join("parts");
     if parts.exists() {
         made(&parts, fs::remove_dir_all(&parts))?;
@@ -246,10 +263,7 @@ fn archive(dir: &Path, rootfs: &Path) -> Outcome {
     made(&parts, fs::write(parts.join("manifest.json"), manifest))?;
     let file = dir.join("twill.tar");
     tar(&file, &parts, &["manifest.json", "config.json", "layer.tar"])?;
-    let size = made(&file, fs::metadata(&file))?.len();
-    println!("{size:>10} bytes  {}  {NAME}", file.display());
-    println!("Load it with `ctr -n k8s.io images import`, `docker load --input` or `podman load --input`.");
-    Ok(())
+    Ok(file)
 }
 
 #[cfg(test)]

@@ -72,6 +72,9 @@ fn lab(arguments: &[String]) -> Outcome {
     build::programs()?;
     let mut lab = build::with_lab_environment(build::program("twill-lab"));
     lab.envs(kubernetes.map(kube::programs).unwrap_or_default());
+    if kubernetes == Some(kube::Extent::Everything) {
+        lab.env("TWILL_IMAGE", image::of_built()?);
+    }
     run::run(lab.args(arguments))
 }
 

@@ -7,6 +7,7 @@ use std::{io, thread};
 
 use crate::build::{self, host_target, with_lab_environment};
 use crate::helm;
+use crate::image;
 use crate::kube;
 use crate::run::{self, Outcome, cargo, command, output};
 
@@ -32,6 +33,10 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     test.env("TWILL_GUESTS", guests).envs(kube::programs(kube::Extent::Everything));
     if let Some(helm) = helm::find_or_fetch() {
         test.env("TWILL_HELM", helm);
+    }
+    match image::of_built() {
+        Ok(file) => drop(test.env("TWILL_IMAGE", file)),
+        Err(why) => eprintln!("No image to test a cluster with: {why}"),
     }
     if let Some(runner) = runner()? {
         let host = host_target()?.replace(['-', '.'], "_").to_uppercase();

@@ -194,7 +194,11 @@ impl ControlPlane {
             ("--disable-admission-plugins", "ServiceAccount"),
             ("--kubelet-preferred-address-types", "InternalIP,Hostname"),
         ] {
-            command.arg(format!("{flag}={value}"));
+            // Of a list that is given twice, the server takes both.
+            let flag = format!("{flag}=");
+            if !self.flags.iter().any(|given| given.starts_with(&flag)) {
+                command.arg(flag + value);
+            }
         }
         command.args(self.programs.version_flags()).args(&self.flags);
         command

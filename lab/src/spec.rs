@@ -92,7 +92,8 @@ impl LabSpec {
             backends_dir: None,
             api: None,
             api_flags: Vec::new(),
-            daemon_args: Vec::new(),
+            // As kube-flannel's manifest does.
+            daemon_args: vec!["--ip-masq".into()],
             twill,
             cni,
             cni_delegates: env::var_os("CNI_PATH").map_or_else(|| "/usr/lib/cni".into(), PathBuf::from),

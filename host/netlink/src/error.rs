@@ -24,6 +24,14 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The kernel refused to write.
+    #[error("cannot write {what}: {source}{}", hint(source.raw_os_error()))]
+    Write {
+        /// What was to be written.
+        what: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// A table changed under every attempt to read it.
     #[error("cannot read {what} from the kernel: they changed during each of {attempts} attempts; try again later")]
     Interrupted {

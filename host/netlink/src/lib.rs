@@ -12,6 +12,7 @@
 
 mod address;
 mod apply;
+mod blackhole;
 mod decode;
 mod dump;
 mod encode;
@@ -31,6 +32,7 @@ mod watch;
 
 pub use address::{AddressInfo, AddressScope};
 pub use apply::Applied;
+pub use blackhole::BLACKHOLE_METRIC;
 pub use entry::{Key, Observed, Operation, RouteValue, Value};
 pub use error::{Error, OperationError};
 pub use interest::Interest;

@@ -88,7 +88,7 @@ pub enum LinkError {
 /// The links of this machine, over a socket and a task of their own.
 #[derive(Debug)]
 pub struct Links {
-    handle: rtnetlink::Handle,
+    pub(crate) handle: rtnetlink::Handle,
     connection: JoinHandle<()>,
 }
 

@@ -185,6 +185,9 @@ pub(super) struct RunArguments {
     /// Seconds between two listings of iptables' rules. The families take turns.
     #[arg(long, value_name = "SECONDS", env = "FLANNELD_IPTABLES_RESYNC", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Firewall")]
     iptables_resync: u32,
+    /// Throw away what is meant for this node's pod network and for no pod.
+    #[arg(long, env = "FLANNELD_IP_BLACKHOLE_ROUTE", default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Firewall")]
+    ip_blackhole_route: bool,
     /// What to do where iptables does not see packets between pods of one node.
     #[arg(long, value_enum, default_value_t = BridgeCheck::Auto, help_heading = "Firewall")]
     br_netfilter: BridgeCheck,
@@ -220,6 +223,7 @@ impl RunArguments {
                 resync: Duration::from_secs(self.iptables_resync.into()),
                 bridge: self.br_netfilter,
             },
+            blackhole: self.ip_blackhole_route,
             selectors: Selectors {
                 iface: named(self.iface),
                 iface_regex: named(self.iface_regex),

@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use std::future::pending;
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
 use tokio::task::JoinHandle;
 use twill_firewall::iptables::Variant;
 use twill_firewall::nftables::{Touched, Watch};
@@ -22,6 +21,8 @@ use crate::lease::Lease;
 
 /// Whoever changes rules, changes several.
 const SETTLE: Duration = Duration::from_millis(20);
+/// So long after writing with a program, what the kernel tells is what that program did.
+const ECHO: Duration = Duration::from_millis(200);
 /// Between two looks by a program that notifications cause, so that nobody can make this node busy with them.
 const PROGRAM_PAUSE: Duration = Duration::from_secs(5);
 /// Between tries of what failed: at first, and at the most.
@@ -78,6 +79,10 @@ pub(super) struct Guard {
     next: BTreeSet<Family>,
     due: Option<Instant>,
     looked: Option<Instant>,
+    /// Families of iptables that were changed while a task ran, by it or by others.
+    meanwhile: BTreeSet<Family>,
+    /// Until then, changes of iptables' rules are our own.
+    echo: Option<Instant>,
     failures: u32,
     known: [Known; 2],
     /// All rules were there once.
@@ -102,6 +107,8 @@ impl Guard {
             next: BTreeSet::new(),
             due: None,
             looked: None,
+            meanwhile: BTreeSet::new(),
+            echo: None,
             failures: 0,
             known: Family::ALL.map(|family| Known { family, settled: false, present: 0, error: None }),
             established: false,
@@ -197,6 +204,8 @@ impl Guard {
         let now = Instant::now();
         match self.mode {
             Mode::Nftables => self.look(families, now + SETTLE),
+            Mode::Iptables if self.task.is_some() => self.meanwhile.extend(families),
+            Mode::Iptables if self.echo.is_some_and(|until| now < until) => {}
             Mode::Iptables => {
                 let earliest = self.looked.map_or(now, |looked| looked + PROGRAM_PAUSE);
                 self.look(families, earliest.max(now + SETTLE));
@@ -208,6 +217,7 @@ impl Guard {
         let is_newest = self.plan.as_ref() == Some(plan);
         let mut complaints: Vec<String> = outcome.leftovers.iter().map(ToString::to_string).collect();
         let mut failed: Vec<Family> = Vec::new();
+        let wrote = outcome.changes.iter().any(|(_, change)| change.as_ref().is_ok_and(|change| change.wrote));
         let seen: Vec<Family> = outcome.changes.iter().map(|(family, _)| *family).collect();
         for (family, change) in outcome.changes {
             let Some(known) = self.known.iter_mut().find(|known| known.family == family) else { continue };
@@ -232,11 +242,12 @@ impl Guard {
                 }
             }
         }
-        for place in outcome.cleaned {
+        for place in &outcome.cleaned {
             tracing::info!("removed rules of an earlier mode: {place}");
         }
         self.established |= self.known.iter().all(|known| known.settled);
         self.plan_next_look(&seen, failed, !outcome.leftovers.is_empty());
+        self.hear(wrote || !outcome.cleaned.is_empty());
         complaints
     }
 
@@ -254,8 +265,6 @@ impl Guard {
             // What changed while the rules were read has been told.
             Mode::Nftables => self.look(Family::ALL, now + RESYNC),
             Mode::Iptables => {
-                // Of our own writing too, which nobody needs to look at.
-                while matches!(self.watch.as_mut().map(|watch| watch.next().now_or_never()), Some(Some(Ok(_)))) {}
                 let wanted = self.plan.iter().flat_map(|plan| &plan.families).filter(|rules| rules.count() > 0);
                 let mut turns: Vec<Family> = wanted.map(|rules| rules.family).collect();
                 // The one that was not looked at just now, if there are two.
@@ -264,6 +273,17 @@ impl Guard {
                     self.look([*family], now + self.options.resync);
                 }
             }
+        }
+    }
+
+    /// Takes in what was told of iptables while a task ran. If that wrote, it was told of itself, and nobody needs to look; if
+    /// somebody else wrote at the same time, the next listing finds it.
+    fn hear(&mut self, wrote: bool) {
+        let meanwhile = std::mem::take(&mut self.meanwhile);
+        if wrote {
+            self.echo = Some(Instant::now() + ECHO);
+        } else if !meanwhile.is_empty() {
+            self.look(meanwhile, Instant::now() + PROGRAM_PAUSE);
         }
     }
 

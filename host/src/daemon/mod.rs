@@ -5,6 +5,7 @@
 //! handled: what did not work is due again later.
 
 mod attached;
+mod blackhole;
 mod firewall;
 mod own;
 mod peering;
@@ -31,6 +32,7 @@ use crate::nodes::{Access, AnnotationKeys, NodeStore, Source, SourceError};
 use crate::peers::Peers;
 use crate::uplink::{Selectors, UplinkError};
 use attached::{Attached, LoadFailure};
+use blackhole::Blackhole;
 use firewall::Guard;
 pub use firewall::{BridgeCheck, FirewallOptions};
 use own::Own;
@@ -87,6 +89,8 @@ pub struct Options {
     pub selectors: Selectors,
     /// Which firewall rules to keep.
     pub firewall: FirewallOptions,
+    /// Whether the node throws away what is meant for its pod network and for no pod.
+    pub blackhole: bool,
 }
 
 /// How a daemon knows which node it is on.
@@ -202,6 +206,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         teller: Teller::new(Arc::clone(&source), &node),
         source,
         firewall: Guard::new(&options.firewall, &conf),
+        blackhole: Blackhole::new(options.blackhole),
         options,
         conf,
         started,
@@ -252,6 +257,7 @@ struct Daemon {
     peering: Peering,
     publisher: Publisher,
     firewall: Guard,
+    blackhole: Blackhole,
     job: Option<JoinHandle<Job>>,
     due: Due,
     /// All nodes were read: a subnet that is in no node's record belongs to nobody.
@@ -320,6 +326,7 @@ impl Daemon {
             Notice::Entries | Notice::Nothing => {}
             Notice::Links => drop(self.due.links.get_or_insert(now + LINKS_SETTLE)),
             Notice::Route(destination) => {
+                self.blackhole.note(destination);
                 if self.peers.iter().flat_map(|peer| &peer.families).any(|f| destination.contains(&f.public)) {
                     self.due.routes.get_or_insert(now + ROUTES_SETTLE);
                 }
@@ -363,6 +370,7 @@ impl Daemon {
             self.drain_links().await;
         }
         self.tend_firewall();
+        self.tend_blackhole().await;
         self.publish();
         let reason = self.not_ready();
         self.teller.readiness(reason);
@@ -371,8 +379,9 @@ impl Daemon {
     fn next_wake(&self) -> Instant {
         let due =
             [self.due.links, self.due.routes, self.due.resync, self.due.drain, self.due.reselect, self.due.settle];
-        let (teller, firewall) = (self.teller.next_due(), self.firewall.next_due());
-        let later = [self.dataplane.table().next_due(), self.publisher.next_due(), teller, firewall];
+        let rules = [self.firewall.next_due(), self.blackhole.next_due()];
+        let later = [self.dataplane.table().next_due(), self.publisher.next_due(), self.teller.next_due()];
+        let later = later.into_iter().chain(rules);
         // While a component is asked, what else has to be asked waits for that to end.
         let asking = self.job.is_some();
         let questions = self.attached.iter().filter_map(Attached::next_due).chain(self.peering.next_due());

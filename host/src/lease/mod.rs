@@ -14,4 +14,4 @@ pub use announce::{BadAddress, own_annotations, public_overrides};
 pub use conflist::{Conflist, ConflistError};
 pub use own::{Lease, LeaseFamily, LeaseWait, own_lease};
 pub use seed::seed;
-pub use subnet_env::{PreviousEnv, SubnetEnv, SubnetEnvError};
+pub use subnet_env::{SubnetEnv, SubnetEnvError};

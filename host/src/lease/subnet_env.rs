@@ -7,7 +7,6 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use ipnet::IpNet;
 use twill_model::Family;
 
 use super::own::{Lease, LeaseFamily};
@@ -80,64 +79,6 @@ impl SubnetEnv {
     }
 }
 
-/// What an older file said, as far as it could be read.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PreviousEnv {
-    /// The pod networks, IPv4 first, host bits zero.
-    pub networks: Vec<IpNet>,
-    /// The node's own parts, IPv4 first, host bits zero.
-    pub subnets: Vec<IpNet>,
-    /// The MTU of pods.
-    pub mtu: Option<u32>,
-    /// Whether the daemon masqueraded.
-    pub ip_masq: Option<bool>,
-}
-
-impl PreviousEnv {
-    /// Reads a file; one that is not there said nothing.
-    ///
-    /// # Errors
-    /// If it is there and cannot be read.
-    pub fn read(path: &Path) -> io::Result<Option<Self>> {
-        match fs::read(path) {
-            Ok(bytes) => Ok(Some(Self::parse(&String::from_utf8_lossy(&bytes)))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Reads a text of lines `KEY=value`, the value quoted or not. Flannel's rules: of a list with commas, what is no
-    /// network is skipped, and more than one network counts as none.
-    #[must_use]
-    pub fn parse(text: &str) -> Self {
-        let mut values = std::collections::BTreeMap::new();
-        for line in text.lines() {
-            let line = line.trim();
-            let line = line.strip_prefix("export ").unwrap_or(line);
-            if let Some((key, value)) = line.split_once('=').filter(|_| !line.starts_with('#')) {
-                values.insert(key.trim(), unquoted(value.trim()));
-            }
-        }
-        let networks = |name: &str| {
-            let one = |family| {
-                let value = values.get(format!("FLANNEL_{}{name}", infix(family)).as_str())?;
-                let mut usable = value
-                    .split(',')
-                    .filter_map(|part| part.trim().parse::<IpNet>().ok())
-                    .filter(|net| Family::of_net(net) == family);
-                usable.next().filter(|_| usable.next().is_none()).map(|net| net.trunc())
-            };
-            Family::ALL.into_iter().filter_map(one).collect()
-        };
-        Self {
-            networks: networks("NETWORK"),
-            subnets: networks("SUBNET"),
-            mtu: values.get("FLANNEL_MTU").and_then(|value| value.parse().ok()),
-            ip_masq: values.get("FLANNEL_IPMASQ").and_then(|value| value.parse().ok()),
-        }
-    }
-}
-
 fn infix(family: Family) -> &'static str {
     match family {
         Family::V4 => "",
@@ -153,18 +94,11 @@ fn next(address: IpAddr) -> IpAddr {
     }
 }
 
-fn unquoted(value: &str) -> &str {
-    for quote in ['"', '\''] {
-        if let Some(inner) = value.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote)) {
-            return inner;
-        }
-    }
-    value.split(" #").next().unwrap_or(value).trim_end()
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt;
+
+    use ipnet::IpNet;
 
     use super::*;
 
@@ -233,33 +167,5 @@ mod tests {
             error.ends_with("; pods cannot be started on this node without it (--subnet-file names it)"),
             "{error}"
         );
-    }
-
-    #[test]
-    fn older_files() {
-        let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpNet>>();
-        assert_eq!(
-            PreviousEnv::parse(DUAL),
-            PreviousEnv {
-                networks: nets(&["10.244.0.0/16", "fd00:10:244::/56"]),
-                subnets: nets(&["10.244.1.0/24", "fd00:10:244:1::/64"]),
-                mtu: Some(1450),
-                ip_masq: Some(true),
-            }
-        );
-        let odd = "# FLANNEL_MTU=1\nexport FLANNEL_NETWORK=\"x, 10.1.0.0/16,\"\nFLANNEL_SUBNET=10.1.1.1/24,10.1.2.1/24\n\
-            FLANNEL_IPV6_NETWORK=10.2.0.0/16\nFLANNEL_MTU='1400'\r\nFLANNEL_IPMASQ=false # no\nrubbish\n";
-        assert_eq!(
-            PreviousEnv::parse(odd),
-            PreviousEnv { networks: nets(&["10.1.0.0/16"]), subnets: vec![], mtu: Some(1400), ip_masq: Some(false) }
-        );
-        assert_eq!(PreviousEnv::parse(""), PreviousEnv::default());
-    }
-
-    #[test]
-    fn a_missing_file_says_nothing() {
-        let top = tempfile::tempdir().unwrap();
-        assert_eq!(PreviousEnv::read(&top.path().join("subnet.env")).unwrap(), None);
-        assert!(PreviousEnv::read(top.path()).is_err());
     }
 }

@@ -170,9 +170,10 @@ fn what_is_deleted_by_hand_is_put_back() {
         return;
     };
     let node = lab.node(0);
-    let list = || node.ns.run(&["nft", "list", "ruleset"]).unwrap();
+    let tables = [["ip", "flannel-ipv4"], ["ip6", "flannel-ipv6"]];
+    let list = || tables.map(|[family, name]| node.ns.exec(&["nft", "list", "table", family, name]).unwrap().stdout);
     let whole = list();
-    assert!(whole.contains("table ip flannel-ipv4") && whole.contains("table ip6 flannel-ipv6"), "{whole}");
+    assert!(whole.iter().all(|table| table.contains("masquerade fully-random")), "{whole:?}");
     for damage in ["delete table ip flannel-ipv4", "flush ruleset", "flush chain ip6 flannel-ipv6 postrtg"] {
         let before = repairs(node);
         node.ns.run(&["nft", damage]).unwrap();
@@ -284,7 +285,7 @@ fn a_node_without_iptables_says_so_and_works_once_it_is_there() {
     });
     assert!(node.log().contains(&error), "{}", node.log());
     assert!(!node.path("subnet.env").exists(), "a pod would have no way out");
-    for program in ["iptables", "iptables-nft-save", "iptables-nft-restore"] {
+    for program in ["iptables", "iptables-save", "iptables-restore"] {
         std::os::unix::fs::symlink(format!("/usr/sbin/{program}"), path.join(program)).unwrap();
     }
     eventually("ready", Duration::from_secs(20), || node.status().is_ok_and(|status| status.ready));
@@ -370,4 +371,72 @@ fn cleanup_removes_the_rules_of_both_modes() {
         assert_eq!(tried.replace("would remove", "removed"), done);
         assert!(!ruleset().contains("flannel"), "{done}");
     }
+}
+
+/// A node with flags whose daemon was not started yet.
+fn node_with(flags: &[&str]) -> Option<Lab> {
+    let mut spec = spec()?;
+    (spec.nodes, spec.pods_per_node, spec.families) = (1, 0, Families::Dual);
+    spec.daemon_args = flags.iter().map(ToString::to_string).collect();
+    allowed(Lab::new(spec))
+}
+
+#[test]
+fn the_blackhole_route_is_there_comes_back_and_hides_no_pod() {
+    let Some(lab) = node_with(&[]) else { return };
+    let node = lab.node(0);
+    node.start_with(&["--ip-blackhole-route"]).unwrap();
+    node.wait_ready(Lab::PATIENCE).unwrap();
+    let routes =
+        || ["-4", "-6"].map(|family| node.ns.run(&["ip", family, "route", "show", "type", "blackhole"]).unwrap());
+    let there = || {
+        let [v4, v6] = routes();
+        v4.starts_with("blackhole 10.244.1.0/24 metric 4096") && v6.starts_with("blackhole fd00:10:244:1::/64 ")
+    };
+    assert!(there(), "{:?}", routes());
+    for (family, subnet) in [("-4", "10.244.1.0/24"), ("-6", "fd00:10:244:1::/64")] {
+        node.ns.run(&["ip", family, "route", "del", "blackhole", subnet, "metric", "4096"]).unwrap();
+        eventually("put back", Duration::from_secs(5), there);
+    }
+    assert!(!node.ns.exec(&["ping", "-c", "1", "-W", "1", "10.244.1.77"]).unwrap().ok);
+    let pod = lab.add_pod(0, "a").unwrap();
+    for address in &pod.addresses {
+        assert!(Ping::default().send(&node.ns, *address).unwrap(), "{address}");
+    }
+    node.stop().unwrap();
+    assert!(there(), "it stays when the daemon stops");
+    node.start().unwrap();
+    eventually("gone without the flag", Lab::PATIENCE, || routes() == ["", ""]);
+}
+
+#[test]
+fn br_netfilter_is_looked_at_as_told() {
+    let Some(lab) = node_with(&[]) else { return };
+    let node = lab.node(0);
+    let sysctl = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+    if !node.ns.exec(&["test", "-e", sysctl]).unwrap().ok {
+        return super::common::skip("br_netfilter_is_looked_at_as_told", "this kernel has no br_netfilter");
+    }
+    node.ns.run(&["sysctl", "-w", "net.bridge.bridge-nf-call-iptables=0"]).unwrap();
+    node.start().unwrap();
+    let status = node.wait_ready(Lab::PATIENCE).unwrap();
+    let off = format!(
+        "{sysctl} is 0, so Services between pods of one node do not work: set it with \
+         `sysctl -w net.bridge.bridge-nf-call-iptables=1`, or say --br-netfilter=off"
+    );
+    assert_eq!(status.firewall.unwrap().warnings, [&*off]);
+    assert!(node.log().contains(&off), "{}", node.log());
+    node.stop().unwrap();
+
+    node.ns.run(&["mount", "-t", "tmpfs", "none", "/proc/sys/net/bridge"]).unwrap();
+    let ended = node.run_daemon(&["--br-netfilter=strict"], Lab::PATIENCE).unwrap();
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    let missing = format!(
+        "twill: {sysctl} does not exist, so Services between pods of one node do not work: load the kernel module with \
+         `modprobe br_netfilter`, and at each boot with a line br_netfilter in a file in /etc/modules-load.d, or say \
+         --br-netfilter=off"
+    );
+    assert!(ended.stderr.contains(&missing), "{}", ended.stderr);
+    node.start_with(&["--br-netfilter=off"]).unwrap();
+    assert!(node.wait_ready(Lab::PATIENCE).unwrap().firewall.unwrap().warnings.is_empty());
 }

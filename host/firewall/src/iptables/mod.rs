@@ -20,7 +20,7 @@ use crate::firewall::Change;
 use crate::nftables::chain_exists;
 use crate::rules::{FamilyRules, Group};
 use listing::Listing;
-use program::{Program, find, run, version};
+use program::{Program, Programs, run, version};
 
 /// Which iptables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -93,6 +93,7 @@ pub(crate) fn concerns(table: &str, chain: &str, is_loss: bool) -> bool {
 #[derive(Debug, Default)]
 pub struct Iptables {
     variant: Option<Variant>,
+    programs: Programs,
 }
 
 impl Iptables {
@@ -109,9 +110,9 @@ impl Iptables {
     pub async fn settle(&mut self, rules: &FamilyRules) -> Result<Change, Error> {
         let variant = match self.variant {
             Some(variant) => variant,
-            None => *self.variant.insert(choose(rules.family).await?),
+            None => *self.variant.insert(choose(&mut self.programs, rules.family).await?),
         };
-        let result = replace(variant, rules).await;
+        let result = replace(&mut self.programs, variant, rules).await;
         if matches!(result, Err(Error::NoProgram { .. })) {
             // What is installed changed; the next time, the choice is made anew.
             self.variant = None;
@@ -128,7 +129,7 @@ pub async fn holds_ours(variant: Variant, family: Family) -> Result<bool, Error>
     match variant {
         Variant::Nft => Ok(PLACES.iter().any(|place| chain_exists(family, place.table, place.chain))),
         Variant::Legacy if !legacy_is_in_use(family) => Ok(false),
-        Variant::Legacy => Ok(list(variant, family).await?.holds_ours()),
+        Variant::Legacy => Ok(list(&mut Programs::default(), variant, family).await?.holds_ours()),
     }
 }
 
@@ -146,7 +147,7 @@ pub async fn remove(family: Family, except: Option<Variant>) -> Result<Vec<Varia
             other => other?,
         };
         if held {
-            match replace(variant, nothing).await {
+            match replace(&mut Programs::default(), variant, nothing).await {
                 Err(missing @ Error::NoProgram { .. }) => {
                     return Err(Error::Leftover { family, missing: missing.to_string() });
                 }
@@ -159,26 +160,26 @@ pub async fn remove(family: Family, except: Option<Variant>) -> Result<Vec<Varia
 }
 
 /// Reads, compares, writes.
-async fn replace(variant: Variant, rules: &FamilyRules) -> Result<Change, Error> {
-    let listing = list(variant, rules.family).await?;
+async fn replace(programs: &mut Programs, variant: Variant, rules: &FamilyRules) -> Result<Change, Error> {
+    let listing = list(programs, variant, rules.family).await?;
     let Some(script) = text::script(rules, &listing) else {
         return Ok(Change { wrote: false, had: listing.count() });
     };
-    let restore = find(rules.family, variant, Program::Restore).await?;
+    let restore = programs.find(rules.family, variant, Program::Restore).await?;
     run(&restore, rules.family, variant, Some(&script)).await?;
     Ok(Change { wrote: true, had: listing.count() })
 }
 
-async fn list(variant: Variant, family: Family) -> Result<Listing, Error> {
-    let save = find(family, variant, Program::Save).await?;
+async fn list(programs: &mut Programs, variant: Variant, family: Family) -> Result<Listing, Error> {
+    let save = programs.find(family, variant, Program::Save).await?;
     Ok(Listing::parse(&run(&save, family, variant, None).await?))
 }
 
-async fn choose(family: Family) -> Result<Variant, Error> {
+async fn choose(programs: &mut Programs, family: Family) -> Result<Variant, Error> {
     if OTHERS_HINTS.iter().any(|(table, chain)| chain_exists(family, table, chain)) {
         return Ok(Variant::Nft);
     }
-    let legacy = if legacy_is_in_use(family) { list(Variant::Legacy, family).await.ok() } else { None };
+    let legacy = if legacy_is_in_use(family) { list(programs, Variant::Legacy, family).await.ok() } else { None };
     if legacy.as_ref().is_some_and(Listing::holds_kubernetes) {
         return Ok(Variant::Legacy);
     }

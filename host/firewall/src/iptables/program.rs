@@ -1,5 +1,6 @@
 //! The programs of iptables.
 
+use std::collections::HashMap;
 use std::env;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ const LOCK: &str = "/run/xtables.lock";
 const SAID_CHARS: usize = 300;
 
 /// What a program does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Program {
     /// Lists everything.
     Save,
@@ -47,16 +48,27 @@ fn name(family: Family) -> &'static str {
     }
 }
 
-/// The program of a variant: `iptables-nft-save`, or `iptables-save` where that is the same.
-pub(super) async fn find(family: Family, variant: Variant, program: Program) -> Result<PathBuf, Error> {
-    let exact = format!("{}-{variant}-{}", name(family), program.word());
-    if let Some(path) = in_path(&exact) {
-        return Ok(path);
-    }
-    let plain = format!("{}-{}", name(family), program.word());
-    match in_path(&plain) {
-        Some(path) if version(family).await? == variant => Ok(path),
-        _ => Err(missing(&exact, family)),
+/// Where programs were found. Asking one what it is costs a process, so that is done once.
+#[derive(Debug, Default)]
+pub(super) struct Programs(HashMap<(Family, Variant, Program), PathBuf>);
+
+impl Programs {
+    /// The program of a variant: `iptables-nft-save`, or `iptables-save` where that is the same.
+    pub(super) async fn find(&mut self, family: Family, variant: Variant, program: Program) -> Result<PathBuf, Error> {
+        let key = (family, variant, program);
+        if let Some(path) = self.0.get(&key).filter(|path| path.is_file()) {
+            return Ok(path.clone());
+        }
+        let exact = format!("{}-{variant}-{}", name(family), program.word());
+        let path = match in_path(&exact) {
+            Some(path) => path,
+            None => match in_path(&format!("{}-{}", name(family), program.word())) {
+                Some(path) if version(family).await? == variant => path,
+                _ => return Err(missing(&exact, family)),
+            },
+        };
+        self.0.insert(key, path.clone());
+        Ok(path)
     }
 }
 

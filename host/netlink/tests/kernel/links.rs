@@ -328,3 +328,20 @@ fn a_snapshot_has_every_link_and_address() {
         assert_eq!(uplink("10.9.9.1/32").scope, AddressScope::Link, "its own end, not the peer's");
     });
 }
+
+#[test]
+fn a_blackhole_route_is_made_once_and_removed() {
+    isolated("a_blackhole_route_is_made_once_and_removed", || async {
+        let links = Links::open().unwrap();
+        for (ip, subnet) in [("ip -4", "10.244.1.0/24"), ("ip -6", "fd00:10:244:1::/64")] {
+            let subnet = subnet.parse().unwrap();
+            assert!(links.add_blackhole(subnet).await.unwrap());
+            assert!(!links.add_blackhole(subnet).await.unwrap());
+            let shown = sh(&format!("{ip} route show type blackhole"));
+            assert!(shown.starts_with(&format!("blackhole {subnet} ")) && shown.contains("metric 4096"), "{shown}");
+            assert!(links.delete_blackhole(subnet).await.unwrap());
+            assert!(!links.delete_blackhole(subnet).await.unwrap());
+            assert_eq!(sh(&format!("{ip} route show type blackhole")), "");
+        }
+    });
+}

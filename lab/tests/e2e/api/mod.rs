@@ -4,6 +4,7 @@
 //! without the programs they say that they are skipped.
 
 mod control_plane;
+mod deploy;
 
 use std::thread;
 

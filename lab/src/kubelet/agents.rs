@@ -53,7 +53,7 @@ impl Machine {
 
     /// Puts the plugins that a distribution has on every node where the runtime looks for them.
     pub(super) fn install_plugins(&self, plugins: &Path) -> Result<()> {
-        for plugin in ["portmap", "loopback"] {
+        for plugin in ["bridge", "host-local", "loopback", "portmap"] {
             let file = plugins.join(plugin).display().to_string();
             self.run(&["cp", &file, "/opt/cni/bin/"])?;
         }

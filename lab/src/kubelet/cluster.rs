@@ -186,12 +186,7 @@ impl Cluster {
         let events: Vec<&str> = events.lines().rev().take(25).collect();
         let events: Vec<&str> = events.into_iter().rev().collect();
         let daemons = ask(&["-n", "kube-flannel", "logs", "-l", "app=flannel", "--prefix", "--tail=15"]);
-        let kubelets: String = self
-            .machines
-            .iter()
-            .map(|machine| format!("{} kubelet:\n{}\n", machine.name, machine.log_end("kubelet.log", 8)))
-            .collect();
-        format!("{pods}\n{}\n{daemons}\n{kubelets}", events.join("\n"))
+        format!("{pods}\n{}\n{daemons}", events.join("\n"))
     }
 
     /// The network namespace of a running pod, under the pod's name.

@@ -12,7 +12,7 @@ use crate::netns::Output;
 #[derive(Debug, Clone)]
 pub struct ClusterPrograms {
     pub(super) server: KubePrograms,
-    /// CNI plugins that are on every node: `portmap` and `loopback` among them.
+    /// The folder of the CNI plugins that are on every node.
     pub(super) plugins: PathBuf,
     /// Kubernetes' own.
     pub(super) dir: PathBuf,

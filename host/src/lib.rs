@@ -8,9 +8,10 @@
 //! ```
 //!
 //! Beside it stand `config` (what the operator wants), `uplink` (the interface towards the peers) and `lease` (this
-//! node's own part: podCIDR, annotations, subnet.env). `daemon` joins all of them in one loop; `cli` is how people call
-//! it. The sandbox for components and the access to the kernel are crates of their own, `twill-sandbox` and
-//! `twill-netlink`; the values that all of them share are in `twill-model`.
+//! node's own part: podCIDR, annotations, subnet.env). `daemon` joins all of them in one loop; `telemetry` answers
+//! probes and scrapers with what the loop knows; `cli` is how people call it. The sandbox for components and the access
+//! to the kernel are crates of their own, `twill-sandbox` and `twill-netlink`; the values that all of them share are in
+//! `twill-model`.
 
 pub mod backend;
 pub mod cli;
@@ -21,4 +22,5 @@ pub mod intent;
 pub mod lease;
 pub mod nodes;
 pub mod peers;
+pub mod telemetry;
 pub mod uplink;

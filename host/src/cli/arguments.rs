@@ -1,13 +1,15 @@
 //! Arguments and flags. Those that flannel has are flannel's: same names, same environment variables, same defaults.
 
-use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ffi::{OsStr, OsString};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::builder::Resettable;
+use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use super::flannel::{FlannelArguments, boolean, one_dash_is_two, with_command};
 use crate::daemon::{BridgeCheck, FirewallOptions, NodeIdentity, NodesFrom, Options};
 use crate::lease::Conflist;
 use crate::nodes::{Access, AnnotationKeys, PrefixError};
@@ -15,7 +17,7 @@ use crate::uplink::Selectors;
 
 /// A pod network for Kubernetes whose backends are WebAssembly components.
 #[derive(Debug, Parser)]
-#[command(name = "twill", version, propagate_version = true)]
+#[command(name = "twill", version, propagate_version = true, args_override_self = true)]
 pub(super) struct Cli {
     #[command(subcommand)]
     pub(super) command: Command,
@@ -53,6 +55,8 @@ pub(super) enum LogFormat {
 pub(super) enum OutputFormat {
     /// For people.
     Table,
+    /// For people who want to know it exactly.
+    Wide,
     /// For programs.
     Json,
 }
@@ -110,7 +114,7 @@ const DEFAULT_SUBNET_FILE: &str = "/run/flannel/subnet.env";
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
     /// Take the cluster's nodes from its API server; without another flag for it, as a pod of the cluster.
-    #[arg(long, env = "FLANNELD_KUBE_SUBNET_MGR", default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Nodes")]
+    #[arg(long, env = "FLANNELD_KUBE_SUBNET_MGR", default_value_t = false, value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Nodes")]
     kube_subnet_mgr: bool,
     /// The API server's address, instead of the one in the kubeconfig or of the Service `kubernetes`.
     #[arg(long, value_name = "URL", env = "FLANNELD_KUBE_API_URL", help_heading = "Nodes")]
@@ -132,7 +136,7 @@ pub(super) struct RunArguments {
     #[arg(long, value_name = "PREFIX", env = "FLANNELD_KUBE_ANNOTATION_PREFIX", default_value = "flannel.alpha.coreos.com", value_parser = annotation_prefix, help_heading = "Nodes")]
     kube_annotation_prefix: AnnotationKeys,
     /// Set the node's condition NetworkUnavailable to False once its network works.
-    #[arg(long, env = "FLANNELD_SET_NODE_NETWORK_UNAVAILABLE", default_value_t = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Nodes")]
+    #[arg(long, env = "FLANNELD_SET_NODE_NETWORK_UNAVAILABLE", default_value_t = true, value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Nodes")]
     set_node_network_unavailable: bool,
 
     /// The network's configuration.
@@ -174,13 +178,13 @@ pub(super) struct RunArguments {
     public_ipv6: Option<Given<Ipv6Addr>>,
 
     /// Masquerade what pods send out of the pod network.
-    #[arg(long, env = "FLANNELD_IP_MASQ", default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Firewall")]
+    #[arg(long, env = "FLANNELD_IP_MASQ", default_value_t = false, value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Firewall")]
     ip_masq: bool,
     /// Masquerade without choosing source ports at random.
-    #[arg(long, env = "FLANNELD_IP_MASQ_FULLY_RANDOM_DISABLE", default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Firewall")]
+    #[arg(long, env = "FLANNELD_IP_MASQ_FULLY_RANDOM_DISABLE", default_value_t = false, value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Firewall")]
     ip_masq_fully_random_disable: bool,
     /// Accept what is forwarded from and to pods.
-    #[arg(long, env = "FLANNELD_IPTABLES_FORWARD_RULES", default_value_t = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Firewall")]
+    #[arg(long, env = "FLANNELD_IPTABLES_FORWARD_RULES", default_value_t = true, value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Firewall")]
     iptables_forward_rules: bool,
     /// Seconds between two listings of iptables' rules. The families take turns.
     #[arg(long, value_name = "SECONDS", env = "FLANNELD_IPTABLES_RESYNC", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Firewall")]
@@ -191,10 +195,32 @@ pub(super) struct RunArguments {
     /// What to do where iptables does not see packets between pods of one node.
     #[arg(long, value_enum, default_value_t = BridgeCheck::Auto, help_heading = "Firewall")]
     br_netfilter: BridgeCheck,
+    /// Where to answer /healthz, /readyz and /metrics.
+    #[arg(long, value_name = "IP", env = "FLANNELD_HEALTHZ_IP", default_value = "0.0.0.0", help_heading = "Telemetry")]
+    healthz_ip: IpAddr,
+    /// The port for it; 0 is nowhere.
+    #[arg(long, value_name = "PORT", env = "FLANNELD_HEALTHZ_PORT", default_value_t = 0, help_heading = "Telemetry")]
+    healthz_port: u16,
+    /// Where host-local keeps the addresses of this node's pods, to count them.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/cni/networks/cbr0", help_heading = "Telemetry")]
+    pool_dir: PathBuf,
 
     /// How log lines look. What is logged, TWILL_LOG says: error, warn, info, debug, or by module as in info,twill::daemon=debug.
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, help_heading = "Logging")]
     pub(super) log_format: LogFormat,
+    /// How much is logged if TWILL_LOG does not say: 4 and more is debug, 6 and more is trace.
+    #[arg(
+        long = "v",
+        short = 'v',
+        value_name = "LEVEL",
+        env = "FLANNELD_V",
+        default_value_t = 0,
+        help_heading = "Logging"
+    )]
+    pub(super) verbosity: u8,
+
+    #[command(flatten)]
+    pub(super) flannel: FlannelArguments,
 }
 
 impl RunArguments {
@@ -224,6 +250,8 @@ impl RunArguments {
                 bridge: self.br_netfilter,
             },
             blackhole: self.ip_blackhole_route,
+            health: (self.healthz_port > 0).then(|| SocketAddr::new(self.healthz_ip, self.healthz_port)),
+            pool_dir: self.pool_dir,
             selectors: Selectors {
                 iface: named(self.iface),
                 iface_regex: named(self.iface_regex),
@@ -292,102 +320,22 @@ fn named(texts: Vec<String>) -> Vec<String> {
     texts.into_iter().filter(|text| !text.is_empty()).collect()
 }
 
+/// Reads a command line, with the environment behind it.
+pub(super) fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let command = Cli::command().mut_subcommand("run", |run| run.mut_args(without_empty_environment));
+    Cli::from_arg_matches(&command.try_get_matches_from(one_dash_is_two(with_command(arguments)))?)
+}
+
+/// Manifests leave environment variables empty; that is as good as not there.
+fn without_empty_environment(argument: Arg) -> Arg {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    if argument.get_env().is_some_and(is_empty) { argument.env(Resettable::Reset) } else { argument }
+}
+
 fn annotation_prefix(text: &str) -> Result<AnnotationKeys, PrefixError> {
     AnnotationKeys::new(text)
 }
 
-/// Go's flags, which flannel's users write, take one dash as well as two.
-pub(super) fn one_dash_is_two(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let long = |text: &str| {
-        let name = text.strip_prefix('-')?;
-        let word = name.split('=').next().unwrap_or_default();
-        (word.len() > 1 && word.starts_with(|c: char| c.is_ascii_lowercase()))
-            .then(|| OsString::from(format!("--{name}")))
-    };
-    arguments.into_iter().map(|argument| argument.to_str().and_then(long).unwrap_or(argument)).collect()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn run(arguments: &[&str]) -> Result<Options, clap::Error> {
-        let given = ["twill", "run", "--nodes-dir", "/nodes", "--node-name", "n1"].iter().chain(arguments);
-        match Cli::try_parse_from(one_dash_is_two(given.map(OsString::from)))?.command {
-            Command::Run(arguments) => Ok(arguments.options().unwrap()),
-            _ => unreachable!("run was asked for"),
-        }
-    }
-
-    #[test]
-    fn flags_as_go_takes_them() {
-        let options =
-            run(&["-iface=eth1", "--iface", "eth0", "-public-ip", "192.0.2.1", "-set-node-network-unavailable=false"])
-                .unwrap();
-        assert_eq!(options.selectors.iface, ["eth1", "eth0"]);
-        assert_eq!(options.selectors.public, [IpAddr::from([192, 0, 2, 1])]);
-        assert!(!options.set_condition);
-        assert!(run(&["--set-node-network-unavailable"]).unwrap().set_condition);
-    }
-
-    #[test]
-    fn empty_is_not_given() {
-        let options = run(&["--iface=", "--iface-regex=", "--public-ip=", "--iface-can-reach="]).unwrap();
-        assert_eq!(options.selectors, Selectors::default());
-    }
-
-    #[test]
-    fn unknown_flags_and_bad_values_differ() {
-        use clap::error::ErrorKind;
-        assert_eq!(run(&["--ifaces=eth0"]).unwrap_err().kind(), ErrorKind::UnknownArgument);
-        assert_eq!(run(&["--public-ip=example"]).unwrap_err().kind(), ErrorKind::ValueValidation);
-        assert_eq!(run(&["--kube-annotation-prefix=org"]).unwrap_err().kind(), ErrorKind::ValueValidation);
-    }
-
-    fn parse(arguments: &[&str]) -> Result<Options, String> {
-        let given = ["twill", "run"].iter().chain(arguments).map(OsString::from);
-        match Cli::try_parse_from(one_dash_is_two(given)).map_err(|error| error.to_string())?.command {
-            Command::Run(arguments) => arguments.options(),
-            _ => unreachable!("run was asked for"),
-        }
-    }
-
-    #[test]
-    fn the_api_server_as_flannel_finds_it() {
-        let options = parse(&["--kube-subnet-mgr", "--pod-namespace=kube-flannel", "--pod-name=p"]).unwrap();
-        assert_eq!(options.nodes, NodesFrom::Kube(Access::default()));
-        assert_eq!(options.node, NodeIdentity::Pod { namespace: "kube-flannel".into(), name: "p".into() });
-        let given =
-            ["-kube-subnet-mgr=true", "-kube-api-url", "https://192.0.2.1", "-kubeconfig-file=/k", "--node-name=n1"];
-        let options = parse(&given).unwrap();
-        let access = Access { api_url: Some("https://192.0.2.1".into()), kubeconfig: Some("/k".into()) };
-        assert_eq!(options.nodes, NodesFrom::Kube(access));
-        assert_eq!(options.node, NodeIdentity::Name("n1".into()));
-    }
-
-    #[test]
-    fn nodes_come_from_one_place_and_this_is_one_of_them() {
-        for (given, said) in [
-            (
-                &["--node-name=n1"][..],
-                "it is not said where nodes come from: give --kube-subnet-mgr for the cluster's API server",
-            ),
-            (&["--node-name=n1", "--nodes-dir=/d", "--kube-subnet-mgr"], "--nodes-dir and the API server"),
-            (&["--node-name=n1", "--nodes-dir=/d", "--kubeconfig-file=/k"], "--nodes-dir and the API server"),
-            (
-                &["--kube-subnet-mgr"],
-                "it is not known which node this is: set the environment variable NODE_NAME from spec.nodeName",
-            ),
-            (&["--nodes-dir=/d", "--node-name="], "it is not known which node this is: give --node-name"),
-        ] {
-            let error = parse(given).map(|_| ()).unwrap_err();
-            assert!(error.starts_with(said), "{given:?}: {error}");
-        }
-    }
-
-    #[test]
-    fn short_flags_stay_short() {
-        let given = one_dash_is_two(["twill", "status", "-o", "json", "-"].map(OsString::from));
-        assert_eq!(given, ["twill", "status", "-o", "json", "-"].map(OsString::from));
-    }
-}
+#[path = "arguments_tests.rs"]
+mod tests;

@@ -2,16 +2,17 @@
 
 mod arguments;
 mod cleanup;
+mod flannel;
 mod install_cni;
 mod logging;
 mod status;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
 
-use arguments::{Cli, Command, one_dash_is_two};
+use arguments::{Command, RunArguments};
 
 /// Exit status for a mistake in what was asked for, as flannel's and most daemons' is.
 const FAILED: u8 = 1;
@@ -21,10 +22,18 @@ const USAGE: u8 = 2;
 /// Runs the command that the arguments ask for.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse_from(one_dash_is_two(std::env::args_os())) {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if flannel::asks_for_version(&arguments) {
+        eprintln!("{}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
+    let cli = match arguments::parse(arguments.clone()) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
+            if let Some(variable) = flannel::blamed_variable(&error, &arguments) {
+                eprintln!("The value is that of the environment variable {variable}.");
+            }
             return match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
                 ErrorKind::ValueValidation | ErrorKind::InvalidValue | ErrorKind::MissingRequiredArgument => {
@@ -35,14 +44,10 @@ pub fn main() -> ExitCode {
         }
     };
     let result = match cli.command {
-        Command::Run(arguments) => {
-            logging::start(arguments.log_format);
-            let run = |options| runtime()?.block_on(crate::daemon::run(options)).map_err(|error| error.to_string());
-            arguments.options().and_then(run)
-        }
+        Command::Run(arguments) => run(*arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Cleanup(arguments) => {
-            logging::start(arguments.log_format);
+            logging::start(arguments.log_format, 0);
             runtime().and_then(|runtime| runtime.block_on(cleanup::run(&arguments)))
         }
         Command::InstallCni(arguments) => install_cni::run(&arguments),
@@ -56,6 +61,19 @@ pub fn main() -> ExitCode {
             ExitCode::from(FAILED)
         }
     }
+}
+
+fn run(arguments: RunArguments) -> Result<(), String> {
+    logging::start(arguments.log_format, arguments.verbosity);
+    let environment = flannel::Environment::read(|name| std::env::var(name).ok())?;
+    for text in environment.without_effect {
+        tracing::info!("{text}");
+    }
+    for text in arguments.flannel.without_effect() {
+        tracing::warn!("{text}");
+    }
+    let options = arguments.options()?;
+    runtime()?.block_on(crate::daemon::run(options)).map_err(|error| error.to_string())
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, String> {

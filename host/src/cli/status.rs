@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::arguments::{OutputFormat, StatusArguments};
-use crate::daemon::status::{FirewallStatus, PeerState, SOCKET, Status};
+use crate::daemon::status::{BackendStatus, FirewallStatus, SOCKET, Status};
 
 /// How long the daemon may take to answer: it answers between two calls of a component.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -25,7 +25,10 @@ pub(super) fn run(arguments: &StatusArguments) -> Result<(), String> {
     stream.read_to_string(&mut text).map_err(failed)?;
     let out = match arguments.output {
         OutputFormat::Json => text + "\n",
-        OutputFormat::Table => table(&serde_json::from_str(&text).map_err(|e| format!("the daemon's answer: {e}"))?),
+        OutputFormat::Table | OutputFormat::Wide => {
+            let status = serde_json::from_str(&text).map_err(|e| format!("the daemon's answer: {e}"))?;
+            table(&status, arguments.output == OutputFormat::Wide)
+        }
     };
     match io::stdout().write_all(out.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("writing the answer: {error}")),
@@ -33,8 +36,32 @@ pub(super) fn run(arguments: &StatusArguments) -> Result<(), String> {
     }
 }
 
-fn table(status: &Status) -> String {
+/// How much of a digest tells components apart.
+const SHORT_DIGEST: usize = "sha256:".len() + 12;
+
+fn table(status: &Status, wide: bool) -> String {
     let mut text = String::new();
+    node(&mut text, status);
+    for backend in &status.backends {
+        backend_lines(&mut text, backend, wide);
+    }
+    if let Some(status) = &status.firewall {
+        firewall(&mut text, status);
+    }
+    if wide {
+        costs(&mut text, status);
+    }
+    peers(&mut text, status);
+    if !status.errors.is_empty() {
+        let _ = writeln!(text, "\nlast errors");
+        for error in &status.errors {
+            let _ = writeln!(text, "  {}", plain(error));
+        }
+    }
+    text
+}
+
+fn node(text: &mut String, status: &Status) {
     let ready = status.reason.as_ref().map_or("ready".to_owned(), |reason| format!("not ready: {}", plain(reason)));
     let _ = writeln!(text, "node     {}  {ready}  (twill {})", status.node, status.version);
     if let Some(uplink) = &status.uplink {
@@ -44,6 +71,9 @@ fn table(status: &Status) -> String {
     let connected = if source.connected { "connected" } else { "not connected" };
     let since = source.since_seconds;
     let _ = writeln!(text, "nodes    from {}  {} known  {connected} for {since:.0} s", source.kind, source.nodes);
+    if let Some(error) = &source.error {
+        let _ = writeln!(text, "         {}", plain(error));
+    }
     for f in &status.families {
         let public = if f.public == f.local { String::new() } else { format!(" (public {})", f.public) };
         let _ = writeln!(
@@ -55,25 +85,69 @@ fn table(status: &Status) -> String {
             f.local
         );
     }
-    for b in &status.backends {
-        let mtu = b.pod_mtu.map_or("-".into(), |mtu| mtu.to_string());
-        let digest = b.digest.get(..19).unwrap_or(&b.digest);
+    let entries = &status.entries;
+    let _ = writeln!(
+        text,
+        "kernel   {} of {} entries present, {} refused",
+        entries.present, entries.wanted, entries.failed
+    );
+}
+
+fn backend_lines(text: &mut String, backend: &BackendStatus, wide: bool) {
+    let mtu = backend.pod_mtu.map_or("-".into(), |mtu| mtu.to_string());
+    let digest = match backend.digest.get(..SHORT_DIGEST).filter(|_| !wide) {
+        Some(short) => format!("{short}…"),
+        None => backend.digest.clone(),
+    };
+    let _ = writeln!(
+        text,
+        "backend  {}  {} {}  {}  {}  pod mtu {mtu}  links [{}]",
+        backend.kind,
+        plain(&backend.name),
+        plain(&backend.version),
+        backend.origin,
+        plain(&digest),
+        backend.links.join(" ")
+    );
+    if wide {
+        let compiled = backend.compile_ms.map_or("compiled before".into(), |ms| format!("compiled in {ms:.1} ms"));
+        let (wasm, code, load) = (backend.wasm_bytes, backend.code_bytes, backend.load_ms);
         let _ = writeln!(
             text,
-            "backend  {}  {} {}  {}  {digest}…  pod mtu {mtu}  links [{}]",
-            b.kind,
-            b.name,
-            b.version,
-            b.origin,
-            b.links.join(" ")
+            "         {wasm} bytes of WebAssembly, {code} of machine code, {compiled}, loaded in {load:.1} ms"
         );
-        if let Some(error) = &b.error {
-            let _ = writeln!(text, "         {}", plain(error));
-        }
     }
-    if let Some(status) = &status.firewall {
-        firewall(&mut text, status);
+    if let Some(error) = &backend.error {
+        let _ = writeln!(text, "         {}", plain(error));
     }
+}
+
+fn costs(text: &mut String, status: &Status) {
+    let (c, p) = (&status.counters, &status.plans);
+    let _ = writeln!(
+        text,
+        "plans    {} accepted, {} unreachable, {} incomplete, {} invalid, {} rejected, {} failed; {} broke the policy",
+        p.accepted, p.unreachable, p.incomplete, p.invalid, p.rejected, p.failed, c.policy_violations
+    );
+    let _ = writeln!(
+        text,
+        "guests   {} calls for {} peers in {:.3} s, {} stopped",
+        c.guest_calls, c.guest_peers, c.guest_seconds, c.guest_traps
+    );
+    let batches: u64 = status.writes.counts.iter().sum();
+    let _ = writeln!(
+        text,
+        "netlink  {} messages in {} sends and {batches} batches, {:.3} s; {} readings, {} lookups",
+        c.netlink_messages, c.netlink_sends, status.writes.seconds, c.dumps, c.lookups
+    );
+    let repaired = status.repairs.iter().filter(|repair| repair.count > 0);
+    let repaired: Vec<String> = repaired
+        .map(|repair| format!("{} {} {}", repair.count, repair.object.as_str(), repair.cause.as_str()))
+        .collect();
+    let _ = writeln!(text, "repairs  {}", if repaired.is_empty() { "none".to_owned() } else { repaired.join(", ") });
+}
+
+fn peers(text: &mut String, status: &Status) {
     let width = status.peers.iter().map(|p| p.name.len()).max().unwrap_or(0).max(4);
     let _ = writeln!(text, "\n{:<width$}  {:<11}  {:<9}  {:>7}  MESSAGE", "PEER", "STATE", "BACKEND", "ENTRIES");
     for p in &status.peers {
@@ -83,17 +157,10 @@ fn table(status: &Status) -> String {
             text,
             "{:<width$}  {:<11}  {backend:<9}  {entries:>7}  {}",
             p.name,
-            state(p.state),
+            p.state.as_str(),
             plain(p.message.as_deref().unwrap_or(""))
         );
     }
-    if !status.errors.is_empty() {
-        let _ = writeln!(text, "\nlast errors");
-        for error in &status.errors {
-            let _ = writeln!(text, "  {}", plain(error));
-        }
-    }
-    text
 }
 
 fn firewall(text: &mut String, firewall: &FirewallStatus) {
@@ -115,14 +182,39 @@ fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-fn state(state: PeerState) -> &'static str {
-    match state {
-        PeerState::Applied => "applied",
-        PeerState::Pending => "pending",
-        PeerState::Unreachable => "unreachable",
-        PeerState::Incomplete => "incomplete",
-        PeerState::Invalid => "invalid",
-        PeerState::Rejected => "rejected",
-        PeerState::Failed => "failed",
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_people_see() {
+        let text = table(&Status::sample(), false);
+        for line in [
+            "node     n1  not ready: planning  (twill 0.1.0)",
+            "ipv4     pods 10.244.1.0/24 of 10.244.0.0/16  address 192.0.2.1 (public 198.51.100.1)",
+            "nodes    from directory  2 known  connected for 2 s",
+            "firewall iptables (nft)  ipv4 8/9 rules  masquerade",
+            "         the lock is held",
+            "kernel   5 of 6 entries present, 1 refused",
+            "backend  vxlan  vxlan 0.1.0  built-in  sha256:0123456789ab…  pod mtu 1450  links [flannel.1]",
+            "n2    applied      vxlan          3/3  ",
+            "n3    invalid      -              0/3  it says \u{fffd}[2J nonsense",
+        ] {
+            assert!(text.lines().any(|l| l == line), "no {line:?} in\n{text}");
+        }
+        assert!(!text.contains("repairs"), "{text}");
+    }
+
+    #[test]
+    fn what_people_see_who_want_to_know_it_exactly() {
+        let text = table(&Status::sample(), true);
+        for part in [
+            "  sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef  ",
+            "repairs  1 route removed",
+            "netlink  5 messages in 1 sends and 2 batches, 0.005 s; 1 readings, 1 lookups",
+            "guests   3 calls for 1 peers in 0.250 s, 0 stopped",
+        ] {
+            assert!(text.contains(part), "no {part:?} in\n{text}");
+        }
     }
 }

@@ -7,6 +7,7 @@
 mod attached;
 mod blackhole;
 mod firewall;
+mod options;
 mod own;
 mod peering;
 mod publish;
@@ -17,29 +18,32 @@ mod telling;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use twill_sandbox::Sandbox;
 
 use crate::config::{LoadError, NetConf};
 use crate::dataplane::{Dataplane, Notice};
-use crate::lease::Conflist;
-use crate::nodes::{Access, AnnotationKeys, NodeStore, Source, SourceError};
+use crate::nodes::{NodeStore, Source, SourceError};
 use crate::peers::Peers;
-use crate::uplink::{Selectors, UplinkError};
+use crate::telemetry::{self, Pulse};
+use crate::uplink::UplinkError;
 use attached::{Attached, LoadFailure};
 use blackhole::Blackhole;
 use firewall::Guard;
 pub use firewall::{BridgeCheck, FirewallOptions};
+pub use options::{NodeIdentity, NodesFrom, Options};
 use own::Own;
 use peering::{Job, Peering};
 use publish::Publisher;
 use startup::{Feeding, Startup};
-use status::{REMEMBERED_ERRORS, StatusSocket, Timings};
+use status::{REMEMBERED_ERRORS, StatusSocket, Timings, WAITING_QUESTIONS};
 use telling::Teller;
 
 /// Changes of links come in bursts (a flap is four); one look serves them all.
@@ -61,60 +65,6 @@ const UPLINK_PATIENCE: Duration = Duration::from_secs(10);
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// Events taken in before what they mean is done.
 const EVENTS_AT_ONCE: usize = 4096;
-
-/// What the daemon is started with.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// How this node's name is found.
-    pub node: NodeIdentity,
-    /// Where the cluster's nodes are found.
-    pub nodes: NodesFrom,
-    /// Names of the annotations.
-    pub keys: AnnotationKeys,
-    /// Whether to set the node's condition.
-    pub set_condition: bool,
-    /// The network's configuration.
-    pub net_config_path: PathBuf,
-    /// Where pods' plugins read of the network.
-    pub subnet_file: PathBuf,
-    /// The container runtime's configuration, if the daemon is to install it.
-    pub conflist: Option<Conflist>,
-    /// Components that come before the built-in ones.
-    pub backends_dir: PathBuf,
-    /// What is kept over reboots.
-    pub state_dir: PathBuf,
-    /// What reboots empty.
-    pub run_dir: PathBuf,
-    /// How to choose the uplink.
-    pub selectors: Selectors,
-    /// Which firewall rules to keep.
-    pub firewall: FirewallOptions,
-    /// Whether the node throws away what is meant for its pod network and for no pod.
-    pub blackhole: bool,
-}
-
-/// How a daemon knows which node it is on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NodeIdentity {
-    /// By name.
-    Name(String),
-    /// By the pod that it runs in, whose record names the node.
-    Pod {
-        /// The pod's namespace.
-        namespace: String,
-        /// The pod's name.
-        name: String,
-    },
-}
-
-/// Where nodes come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NodesFrom {
-    /// A folder of manifests.
-    Directory(PathBuf),
-    /// The API server of the cluster.
-    Kube(Access),
-}
 
 /// Why the daemon did not start. Once it runs, nothing of this ends it any more.
 #[derive(Debug, thiserror::Error)]
@@ -140,6 +90,16 @@ pub enum StartError {
     Socket {
         /// The run directory.
         dir: PathBuf,
+        /// What happened.
+        error: std::io::Error,
+    },
+    /// The server for probes and metrics.
+    #[error(
+        "answering probes at {address}: {error}; choose another address or port with --healthz-ip and --healthz-port"
+    )]
+    Telemetry {
+        /// Where.
+        address: SocketAddr,
         /// What happened.
         error: std::io::Error,
     },
@@ -183,8 +143,15 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         return Err(StartError::SeveralBackends { file: options.net_config_path.clone(), count: conf.backends.len() });
     }
     firewall::check_bridge(&options.firewall, &conf).map_err(StartError::Bridge)?;
-    let (socket, questions) = StatusSocket::open(&options.run_dir)
+    let (asking, questions) = mpsc::channel(WAITING_QUESTIONS);
+    let socket = StatusSocket::open(&options.run_dir, asking.clone())
         .map_err(|error| StartError::Socket { dir: options.run_dir.clone(), error })?;
+    let pulse = Arc::new(Pulse::default());
+    if let Some(address) = options.health {
+        telemetry::serve(address, Arc::clone(&pulse), asking, options.pool_dir.clone())
+            .map_err(|error| StartError::Telemetry { address, error })?;
+    }
+    pulse.starting("loading backends");
     let mut dataplane = Dataplane::connect(&options.run_dir, conf.networks.clone()).await?;
     let sandbox = attached::sandbox(&options)?;
     let mut attached = Vec::new();
@@ -195,7 +162,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     let component_load = attached.iter().map(time).sum::<Duration>();
     let source = Arc::new(startup::source(&options).await?);
     let store = Arc::new(NodeStore::default());
-    let mut startup = Startup::new(questions, Arc::clone(&source), Arc::clone(&store))?;
+    let mut startup = Startup::new(questions, Arc::clone(&pulse), Arc::clone(&source), Arc::clone(&store))?;
     let Some(node) = startup.identify(&options.node).await? else { return Ok(()) };
     let Some(feeding) = startup.read_nodes(&node).await? else { return Ok(()) };
     let record = store.get(&node);
@@ -221,6 +188,9 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         due: Due { resync: Some(Instant::now()), settle: Some(Instant::now() + NODES_SETTLE), ..Due::default() },
         seen_all_nodes: false,
         errors: VecDeque::new(),
+        complaints: 0,
+        kernel_problem: None,
+        pulse,
         problems: BTreeMap::new(),
         starting: true,
         timings: Timings { first_route_ms: None, component_load_ms: component_load.as_secs_f64() * 1000.0 },
@@ -263,6 +233,11 @@ struct Daemon {
     /// All nodes were read: a subnet that is in no node's record belongs to nobody.
     seen_all_nodes: bool,
     errors: VecDeque<(Instant, String)>,
+    /// Errors in all.
+    complaints: u64,
+    /// Why the kernel could not be read or written the last time.
+    kernel_problem: Option<String>,
+    pulse: Arc<Pulse>,
     /// What was wrong with the nodes when they were last looked at, by place.
     problems: BTreeMap<String, String>,
     /// Still within the start, where a mistake of the operator's ends the daemon.
@@ -274,12 +249,14 @@ impl Daemon {
     async fn live(mut self, startup: Startup, feeding: Feeding) -> Result<(), StartError> {
         let Startup { mut questions, mut stop, .. } = startup;
         let mut feeding = Some(feeding);
+        let pulse = Arc::clone(&self.pulse);
         loop {
             self.step().await;
             self.starting &= self.own.lease.is_some();
             let wake = self.next_wake();
             tokio::select! {
                 () = stop.asked() => break,
+                () = pulse.wanted() => {}
                 Some(question) = questions.recv() => drop(question.send(self.report())),
                 notice = self.dataplane.next_event() => self.note(notice),
                 job = async { match &mut self.job { Some(job) => job.await, None => pending().await } } => {
@@ -373,6 +350,7 @@ impl Daemon {
         self.tend_blackhole().await;
         self.publish();
         let reason = self.not_ready();
+        self.pulse.beat(reason.clone());
         self.teller.readiness(reason);
     }
 
@@ -391,7 +369,9 @@ impl Daemon {
 
     /// Reads the kernel and compares everything.
     async fn resync(&mut self) {
-        match self.dataplane.resync().await {
+        let result = self.dataplane.resync().await;
+        self.kernel_problem = result.as_ref().err().map(|error| format!("reading the kernel's entries: {error}"));
+        match result {
             Ok(()) => self.due.resync = Some(Instant::now() + RESYNC),
             Err(error) => {
                 self.complain("reading the kernel's entries", error.to_string());
@@ -404,7 +384,11 @@ impl Daemon {
     async fn apply(&mut self) {
         let blind = self.is_blind();
         let unplanned = self.unplanned();
-        match self.dataplane.apply(blind, &unplanned).await {
+        let result = self.dataplane.apply(blind, &unplanned).await;
+        if let Err(error) = &result {
+            self.kernel_problem = Some(format!("writing to the kernel: {error}"));
+        }
+        match result {
             Ok(true) => {}
             Ok(false) => self.due.resync = Some(Instant::now()),
             Err(error) => {
@@ -443,6 +427,7 @@ impl Daemon {
     /// Tells the operator, in the log and in the status.
     fn complain(&mut self, what: &str, error: String) {
         let now = Instant::now();
+        self.complaints += 1;
         if self.errors.iter().any(|(at, said)| *said == error && now < *at + SAY_AGAIN) {
             return;
         }

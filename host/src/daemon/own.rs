@@ -104,7 +104,12 @@ impl Own {
 
     /// Takes in the node's newest record. A record that gives no lease leaves the last one.
     fn update(&mut self, record: Option<Arc<NodeRecord>>, conf: &NetConf, keys: &AnnotationKeys) -> Result<(), String> {
-        let Some(record) = record else { return Ok(()) };
+        let Some(record) = record else {
+            if let Some(last) = &self.record {
+                self.waiting = Some(format!("the Node {} is gone; its network stays as it is", last.name));
+            }
+            return Ok(());
+        };
         if self.published.is_none() {
             self.published = Some(published(&record, keys));
         }

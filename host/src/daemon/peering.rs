@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use twill_model::{Family, Intent, Link, Mac, Node, NodePlan, Peer, PeerFamily};
 use twill_netlink::Key;
 
-use super::status::PeerState;
+use super::status::{PeerState, Plans};
 use super::{Daemon, StartError};
 use crate::backend::planning::{NodeError, Outcome, Planner, plan_node, plan_peers};
 use crate::dataplane::Tenant;
@@ -58,8 +58,9 @@ pub(super) struct Peering {
     /// Peers with a family that has no plan.
     unplanned: BTreeSet<String>,
     /// Changes with every accepted plan for the node: then every peer is asked about again.
-    generation: u64,
+    pub(super) generation: u64,
     pub(super) violations: u64,
+    pub(super) plans: Plans,
     /// Every peer was asked about once.
     pub(super) settled: bool,
 }
@@ -371,6 +372,8 @@ impl Daemon {
                 }
             }
         }
+        let trouble = self.peering.trouble(&name).map(|(state, _)| *state);
+        self.peering.plans.count(trouble);
     }
 
     fn accept_plan(

@@ -1,8 +1,14 @@
 //! The status document, made of what the daemon knows.
 
+use std::time::SystemTime;
+
 use super::Daemon;
 use super::attached::Attached;
-use super::status::{BackendStatus, Counters, FamilyStatus, PeerState, PeerStatus, SourceStatus, Status, UplinkStatus};
+use super::status::{
+    BackendStatus, Counters, EntriesStatus, FamilyStatus, PeerState, PeerStatus, RepairStatus, SourceStatus, Status,
+    UplinkStatus, WritesStatus,
+};
+use crate::dataplane::{Durations, Repairs};
 use crate::intent::wanted::Owner;
 
 impl Daemon {
@@ -42,8 +48,13 @@ impl Daemon {
             backends: self.attached.iter().map(backend).collect(),
             peers,
             firewall: Some(self.firewall.report()),
+            entries: self.entries(),
             errors: self.errors.iter().map(|(_, error)| error.clone()).collect(),
+            last_error_time: self.last_error_time(),
             counters: self.counters(),
+            plans: self.peering.plans,
+            repairs: repairs(&self.dataplane.cost().repairs),
+            writes: writes(&self.dataplane.cost().writes),
             timings: self.timings,
         }
     }
@@ -62,13 +73,26 @@ impl Daemon {
         if let Some(problem) = self.own.waiting.as_ref().or(self.own.uplink_problem.as_ref()) {
             return Some(problem.clone());
         }
+        if let Some(problem) = &self.kernel_problem {
+            return Some(problem.clone());
+        }
         if !self.peering.settled || self.attached.iter().any(|a| a.plan.is_none()) {
             return Some("planning".to_owned());
         }
         if let Some(problem) = self.firewall.problem() {
             return Some(problem);
         }
-        self.publisher.pending()
+        self.publisher.pending().or_else(|| self.not_applied())
+    }
+
+    /// A peer that the kernel refuses has itself to blame, or its annotations: any node may write them, so it must not take
+    /// readiness from others. When the kernel refuses everything, it is the node.
+    fn not_applied(&self) -> Option<String> {
+        let table = self.dataplane.table();
+        table.is_refused_whole().then(|| {
+            let wanted = table.totals().wanted;
+            format!("the kernel refuses all of {wanted} entries; the log has its words")
+        })
     }
 
     fn peer(&self, name: &str) -> PeerStatus {
@@ -107,11 +131,37 @@ impl Daemon {
             guest_seconds: guest.time.as_secs_f64(),
             netlink_messages: cost.messages,
             netlink_sends: cost.sends,
-            repairs: cost.repairs,
+            repairs: cost.repairs.total(),
             policy_violations: self.peering.violations,
             dumps: cost.dumps,
             lookups: cost.lookups,
+            generation: self.peering.generation,
+            errors: self.complaints,
         }
+    }
+
+    fn entries(&self) -> EntriesStatus {
+        let totals = self.dataplane.table().totals();
+        EntriesStatus { wanted: totals.wanted, present: totals.present, failed: totals.failed }
+    }
+
+    /// By the clock as it is now: it may have been wrong when the error happened.
+    fn last_error_time(&self) -> Option<f64> {
+        let ago = self.errors.back()?.0.elapsed();
+        let time = SystemTime::now().checked_sub(ago)?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        Some(time.as_secs_f64())
+    }
+}
+
+fn repairs(repairs: &Repairs) -> Vec<RepairStatus> {
+    repairs.each().map(|(object, cause, count)| RepairStatus { object, cause, count }).collect()
+}
+
+fn writes(writes: &Durations) -> WritesStatus {
+    WritesStatus {
+        bounds: Durations::BOUNDS.to_vec(),
+        counts: writes.counts().to_vec(),
+        seconds: writes.sum().as_secs_f64(),
     }
 }
 

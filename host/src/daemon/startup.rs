@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use super::status::{Question, SourceStatus, Status};
 use super::{NodeIdentity, NodesFrom, Options, StartError};
 use crate::nodes::{Directory, Kube, NodeStore, Source, SourceError};
+use crate::telemetry::Pulse;
 
 /// The task that brings nodes in.
 pub(super) type Feeding = JoinHandle<Result<(), SourceError>>;
@@ -19,6 +20,7 @@ pub(super) type Feeding = JoinHandle<Result<(), SourceError>>;
 pub(super) struct Startup {
     pub(super) questions: mpsc::Receiver<Question>,
     pub(super) stop: Stop,
+    pulse: Arc<Pulse>,
     source: Arc<Source>,
     store: Arc<NodeStore>,
 }
@@ -56,10 +58,11 @@ pub(super) async fn source(options: &Options) -> Result<Source, SourceError> {
 impl Startup {
     pub(super) fn new(
         questions: mpsc::Receiver<Question>,
+        pulse: Arc<Pulse>,
         source: Arc<Source>,
         store: Arc<NodeStore>,
     ) -> Result<Self, StartError> {
-        Ok(Self { questions, stop: Stop::new()?, source, store })
+        Ok(Self { questions, stop: Stop::new()?, pulse, source, store })
     }
 
     /// The name of this node. None if the daemon was asked to stop meanwhile.
@@ -106,15 +109,19 @@ impl Startup {
         work: impl Future<Output = Result<T, StartError>>,
     ) -> Result<Option<T>, StartError> {
         let mut work = std::pin::pin!(work);
+        let pulse = Arc::clone(&self.pulse);
         loop {
+            pulse.beat(self.status(node, what).reason);
             tokio::select! {
                 done = &mut work => return done.map(Some),
                 () = self.stop.asked() => return Ok(None),
-                Some(question) = self.questions.recv() => {
-                    let source = SourceStatus::of(&self.source, &self.store);
-                    drop(question.send(Status::starting(node, what, source)));
-                }
+                () = pulse.wanted() => {}
+                Some(question) = self.questions.recv() => drop(question.send(self.status(node, what))),
             }
         }
+    }
+
+    fn status(&self, node: &str, what: &str) -> Status {
+        Status::starting(node, what, SourceStatus::of(&self.source, &self.store))
     }
 }

@@ -15,12 +15,16 @@ use tokio::sync::{mpsc, oneshot};
 use twill_firewall::Mode;
 use twill_model::Family;
 
+use crate::dataplane::{Cause, Object};
 use crate::nodes::{NodeStore, Source};
 
 /// Name of the socket inside the run directory.
 pub const SOCKET: &str = "twill.sock";
 /// Errors that are remembered; older ones are in the log.
 pub const REMEMBERED_ERRORS: usize = 20;
+
+/// People who may wait for an answer at once; more wait in line.
+pub const WAITING_QUESTIONS: usize = 4;
 
 /// After a failure to accept a connection (no file descriptor left, say).
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
@@ -48,10 +52,25 @@ pub struct Status {
     pub peers: Vec<PeerStatus>,
     /// Firewall rules.
     pub firewall: Option<FirewallStatus>,
+    /// Entries of all peers and of the node itself.
+    #[serde(default)]
+    pub entries: EntriesStatus,
     /// The last errors, newest last.
     pub errors: Vec<String>,
+    /// When the last one happened, in seconds since 1970.
+    #[serde(default)]
+    pub last_error_time: Option<f64>,
     /// What it cost so far.
     pub counters: Counters,
+    /// How often a backend was asked for a peer's plan, by what came of it.
+    #[serde(default)]
+    pub plans: Plans,
+    /// What was put back after somebody else removed or changed it.
+    #[serde(default)]
+    pub repairs: Vec<RepairStatus>,
+    /// How long writing into the kernel took.
+    #[serde(default)]
+    pub writes: WritesStatus,
     /// How long things took.
     pub timings: Timings,
 }
@@ -72,9 +91,20 @@ impl Status {
             backends: Vec::new(),
             peers: Vec::new(),
             firewall: None,
+            entries: EntriesStatus::default(),
+            last_error_time: None,
             counters: Counters::default(),
+            plans: Plans::default(),
+            repairs: Vec::new(),
+            writes: WritesStatus::default(),
             timings: Timings::default(),
         }
+    }
+
+    /// One with a value in every place.
+    #[cfg(test)]
+    pub(crate) fn sample() -> Self {
+        serde_json::from_str(include_str!("status_sample.json")).unwrap()
     }
 }
 
@@ -174,6 +204,71 @@ pub struct BackendStatus {
     pub error: Option<String>,
 }
 
+/// Entries in the kernel.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct EntriesStatus {
+    /// Wanted.
+    pub wanted: usize,
+    /// Of these, there.
+    pub present: usize,
+    /// Of these, refused by the kernel.
+    pub failed: usize,
+}
+
+/// What came of asking backends for peers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plans {
+    /// A plan that was taken.
+    pub accepted: u64,
+    /// No attached backend can reach the peer.
+    pub unreachable: u64,
+    /// The peer has not published enough yet.
+    pub incomplete: u64,
+    /// What the peer published makes no sense.
+    pub invalid: u64,
+    /// The plan broke a rule.
+    pub rejected: u64,
+    /// The backend broke down.
+    pub failed: u64,
+}
+
+impl Plans {
+    /// Counts one by how it ended; none: with a plan.
+    pub(super) fn count(&mut self, trouble: Option<PeerState>) {
+        let counter = match trouble {
+            None | Some(PeerState::Applied | PeerState::Pending) => &mut self.accepted,
+            Some(PeerState::Unreachable) => &mut self.unreachable,
+            Some(PeerState::Incomplete) => &mut self.incomplete,
+            Some(PeerState::Invalid) => &mut self.invalid,
+            Some(PeerState::Rejected) => &mut self.rejected,
+            Some(PeerState::Failed) => &mut self.failed,
+        };
+        *counter += 1;
+    }
+}
+
+/// How often something was put back.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct RepairStatus {
+    /// What.
+    pub object: Object,
+    /// Why.
+    pub cause: Cause,
+    /// How often.
+    pub count: u64,
+}
+
+/// How long writing into the kernel took.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct WritesStatus {
+    /// Upper bounds, in seconds.
+    pub bounds: Vec<f64>,
+    /// How many took no longer than each bound, but longer than the one before; one more for those above the last.
+    pub counts: Vec<u64>,
+    /// All of them together.
+    pub seconds: f64,
+}
+
 /// How things stand with a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -192,6 +287,33 @@ pub enum PeerState {
     Rejected,
     /// The backend broke down, or the kernel refused.
     Failed,
+}
+
+impl PeerState {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Applied,
+        Self::Pending,
+        Self::Unreachable,
+        Self::Incomplete,
+        Self::Invalid,
+        Self::Rejected,
+        Self::Failed,
+    ];
+
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Pending => "pending",
+            Self::Unreachable => "unreachable",
+            Self::Incomplete => "incomplete",
+            Self::Invalid => "invalid",
+            Self::Rejected => "rejected",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// A peer.
@@ -264,6 +386,12 @@ pub struct Counters {
     pub dumps: u64,
     /// Questions to the kernel whether an address is on-link.
     pub lookups: u64,
+    /// Plans for this node that were taken; with each, every peer is asked about again.
+    #[serde(default)]
+    pub generation: u64,
+    /// Errors, also those that are not remembered any more.
+    #[serde(default)]
+    pub errors: u64,
 }
 
 /// How long things took, in milliseconds.
@@ -285,11 +413,11 @@ pub struct StatusSocket {
 }
 
 impl StatusSocket {
-    /// Opens the socket and passes on who asks.
+    /// Opens the socket and passes on who asks to whoever reads `questions`.
     ///
     /// # Errors
     /// When another daemon answers there, or the socket cannot be made.
-    pub fn open(run_dir: &Path) -> io::Result<(Self, mpsc::Receiver<Question>)> {
+    pub fn open(run_dir: &Path, questions: mpsc::Sender<Question>) -> io::Result<Self> {
         fs::create_dir_all(run_dir)?;
         let path = run_dir.join(SOCKET);
         if std::os::unix::net::UnixStream::connect(&path).is_ok() {
@@ -301,9 +429,8 @@ impl StatusSocket {
         }
         let listener = UnixListener::bind(&path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-        let (questions, receiver) = mpsc::channel(4);
         tokio::spawn(serve(listener, questions));
-        Ok((Self { path }, receiver))
+        Ok(Self { path })
     }
 }
 

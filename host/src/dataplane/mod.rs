@@ -3,6 +3,7 @@
 //! One mechanism serves every occasion: compare what is wanted with what is there, write the difference. A first
 //! start, a restart, a deleted route, a flapped link and a node that left are all the same to it.
 
+mod cost;
 mod ledger;
 mod table;
 
@@ -20,29 +21,15 @@ use twill_netlink::{
 
 use crate::intent::policy::Holder;
 use crate::intent::wanted::{Interfaces, Owner};
+pub use cost::{Cause, Cost, Durations, Object, Repairs};
 pub use ledger::{FILE as LEDGER_FILE, Ledger};
-pub use table::{Presence, Table, Unwanted};
+pub use table::{Presence, Table, Totals, Unwanted};
 
 /// What our links carry as alias, with the backend's type behind it.
 pub const ALIAS: &str = "twill:";
 
 /// Between two readings where notifications do not work.
 const BROKEN_WATCH_PAUSE: Duration = Duration::from_secs(1);
-
-/// What programming the kernel cost so far.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Cost {
-    /// Messages that changed an entry.
-    pub messages: u64,
-    /// System calls that carried them.
-    pub sends: u64,
-    /// Entries put back after somebody else removed or changed them.
-    pub repairs: u64,
-    /// Complete readings.
-    pub dumps: u64,
-    /// On-link lookups.
-    pub lookups: u64,
-}
 
 /// What an event of the kernel means for the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +75,8 @@ pub struct Dataplane {
     protection: Protection,
     /// Since when nothing leads through a link of an earlier configuration.
     unused: HashMap<u32, Instant>,
+    /// Links as they were wanted when they were last seen to.
+    ensured: HashMap<String, LinkWanted>,
     cost: Cost,
     first_route: Option<Instant>,
 }
@@ -145,6 +134,7 @@ impl Dataplane {
             networks,
             protection: Protection { blind: true, ..Protection::default() },
             unused: HashMap::new(),
+            ensured: HashMap::new(),
             cost: Cost::default(),
             first_route: None,
         };
@@ -199,6 +189,7 @@ impl Dataplane {
                     self.names.insert(ensured.index, link.name.clone());
                     self.own.insert(ensured.index);
                     self.interfaces.links.insert(link.name.clone(), ensured.index);
+                    self.note_ensured(wanted, &ensured.action);
                 }
                 Err(error) => {
                     self.interfaces.links.remove(&link.name);
@@ -208,6 +199,19 @@ impl Dataplane {
         }
         self.watch.set_interest(self.interest());
         result
+    }
+
+    /// A link that is wanted as before and had to be touched was touched by somebody else before.
+    fn note_ensured(&mut self, wanted: LinkWanted, action: &Action) {
+        let cause = match action {
+            Action::Unchanged => None,
+            Action::Created => Some(Cause::Removed),
+            Action::Changed(_) | Action::Adopted(_) | Action::Recreated(_) => Some(Cause::Changed),
+        };
+        if let Some(cause) = cause.filter(|_| self.ensured.get(&wanted.name) == Some(&wanted)) {
+            self.cost.repairs.count(Object::Link, cause);
+        }
+        self.ensured.insert(wanted.name.clone(), wanted);
     }
 
     /// The policy looked at the link's name when the plan was made; this looks again, each time.
@@ -262,6 +266,7 @@ impl Dataplane {
         self.own.remove(&index);
         self.unused.remove(&index);
         self.interfaces.links.remove(name);
+        self.ensured.remove(name);
         self.watch.set_interest(self.interest());
         Ok(())
     }
@@ -313,7 +318,9 @@ impl Dataplane {
             return Ok(true);
         }
         self.write_down(&operations);
+        let begin = Instant::now();
         let applied = self.tables.apply(operations.clone()).await?;
+        self.cost.writes.add(begin.elapsed());
         self.cost.messages += applied.messages as u64;
         self.cost.sends += applied.sends as u64;
         for (key, error) in &applied.failed {
@@ -341,7 +348,8 @@ impl Dataplane {
         match event {
             Event::Entry { key, observed } => {
                 if self.table.saw(key, observed) && self.table.wanted(&key).is_some() {
-                    self.cost.repairs += 1;
+                    let cause = if observed.is_none() { Cause::Removed } else { Cause::Changed };
+                    self.cost.repairs.count(Object::of(&key), cause);
                     tracing::info!(entry = ?key, "somebody else changed an entry of ours; putting it back");
                 }
                 Notice::Entries

@@ -46,6 +46,17 @@ pub struct Presence {
     pub present: usize,
 }
 
+/// How much is wanted in all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Entries that somebody wants.
+    pub wanted: usize,
+    /// Of these, in the kernel.
+    pub present: usize,
+    /// Of these, refused by the kernel.
+    pub failed: usize,
+}
+
 /// Wanted and seen, by key.
 #[derive(Debug, Default)]
 pub struct Table {
@@ -209,11 +220,30 @@ impl Table {
     #[must_use]
     pub fn presence(&self, owner: &Owner) -> Presence {
         let keys = self.owned.get(owner).map_or(&[][..], Vec::as_slice);
-        let there = |key: &&Key| {
-            let wanted = self.wanted.get(key).map(|(value, _)| *value);
-            wanted.is_some() && self.seen.get(key).and_then(|s| s.value) == wanted
-        };
-        Presence { wanted: keys.len(), present: keys.iter().filter(there).count() }
+        Presence { wanted: keys.len(), present: keys.iter().filter(|key| self.is_there(key)).count() }
+    }
+
+    /// How much of everything that is wanted is there.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let is_wanted = |key: &&Key| self.wanted.contains_key(key);
+        Totals {
+            wanted: self.wanted.len(),
+            present: self.wanted.keys().filter(|key| self.is_there(key)).count(),
+            failed: self.refused.keys().filter(is_wanted).count(),
+        }
+    }
+
+    /// Whether the kernel refuses entries, and has none of all those that are wanted.
+    #[must_use]
+    pub fn is_refused_whole(&self) -> bool {
+        self.refused.keys().any(|key| self.wanted.contains_key(key))
+            && !self.wanted.keys().any(|key| self.is_there(key))
+    }
+
+    fn is_there(&self, key: &Key) -> bool {
+        let wanted = self.wanted.get(key).map(|(value, _)| *value);
+        wanted.is_some() && self.seen.get(key).and_then(|s| s.value) == wanted
     }
 
     /// The kernel's last word on one of an owner's keys.

@@ -280,3 +280,20 @@ proptest! {
         prop_assert!(table.operations(now, remove).is_empty());
     }
 }
+
+#[test]
+fn totals_count_everything_once() {
+    let mut table = Table::default();
+    assert_eq!((table.totals(), table.is_refused_whole()), (Totals::default(), false));
+    let now = Instant::now();
+    table.want(&peer("a"), entries(1));
+    table.want(&peer("b"), entries(2));
+    let operations = table.operations(now, remove);
+    let refused: Vec<_> = operations.iter().map(|operation| (operation.key(), refusal())).collect();
+    table.applied(&operations, &refused, now);
+    assert_eq!(table.totals(), Totals { wanted: 6, present: 0, failed: 6 });
+    assert!(table.is_refused_whole());
+    table.applied(&operations, &refused[..2], now);
+    assert_eq!(table.totals(), Totals { wanted: 6, present: 4, failed: 2 });
+    assert!(!table.is_refused_whole(), "one peer's trouble is not the node's");
+}

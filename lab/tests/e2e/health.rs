@@ -1,13 +1,14 @@
 //! Probes, as the kubelet makes them: what they say is so, at every moment.
 
 use std::fs;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::json;
 use twill_lab::{Lab, Node, Ping};
 
 use super::common::{allowed, eventually, lab, spec};
-use super::http::{answers_probes, get};
+use super::http::{answers_probes, get, scrape};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -42,6 +43,27 @@ fn probes_are_answered_while_no_nodes_are_known() {
     lab.nodes_dir.write(&node.manifest()).unwrap();
     eventually("ready", SOON, || is_ready(node));
     assert!(node.path("subnet.env").exists(), "ready is not said before pods can start");
+}
+
+#[test]
+fn probes_are_answered_while_the_api_server_is_away() {
+    let Some(lab) = fresh() else { return };
+    let node = lab.node(0);
+    let daemon = node.daemon_command();
+    let mut command = Command::new(&lab.spec.twill);
+    let own: Vec<_> = daemon.get_args().collect();
+    let from_a_folder = own.iter().position(|argument| *argument == "--nodes-dir").unwrap();
+    command.args(&own[..from_a_folder]).args(&own[from_a_folder + 2..]).env("NODE_NAME", "n1");
+    // Nobody listens there.
+    command.args(["--kube-subnet-mgr", "--kube-api-url=http://127.0.0.1:1"]);
+    let log = fs::File::create(node.path("log")).unwrap();
+    let mut running = node.ns.spawn(command.stdout(Stdio::null()).stderr(log)).unwrap();
+    eventually("somebody answers", SOON, || get(node, "/healthz").is_some());
+    eventually("the reason", SOON, || is_not_ready(node, &["reading the nodes", "127.0.0.1:1"]));
+    let samples = scrape(node);
+    assert_eq!(samples["twill_source_connected{kind=\"kube\"}"], 0.0);
+    assert_eq!(samples["twill_ready"], 0.0);
+    running.kill().unwrap();
 }
 
 #[test]
@@ -120,7 +142,7 @@ fn called_as_flannel_is() {
     let flanneld = node.path("flanneld");
     std::os::unix::fs::symlink(&lab.spec.twill, &flanneld).unwrap();
     let run = |arguments: &[&str], environment: &[(&str, &str)]| {
-        let mut command = std::process::Command::new(&flanneld);
+        let mut command = Command::new(&flanneld);
         command.args(arguments).envs(environment.iter().copied());
         node.ns.exec_with(&mut command, "").unwrap()
     };
@@ -139,12 +161,12 @@ fn called_as_flannel_is() {
 
     // With what flannel's manifest sets, by its name and without a command, and an empty variable or two.
     let daemon = node.daemon_command();
-    let mut command = std::process::Command::new(&flanneld);
+    let mut command = Command::new(&flanneld);
     command.args(daemon.get_args().skip(1)).args(["-v=4", "--subnet-lease-renew-margin=60"]);
     let log = fs::File::create(node.path("log")).unwrap();
     command.envs([("NODE_NAME", "n1"), ("EVENT_QUEUE_DEPTH", "5000"), ("CONT_WHEN_CACHE_NOT_READY", "false")]);
     command.envs([("FLANNELD_PUBLIC_IP", ""), ("FLANNELD_V", ""), ("FLANNELD_SET_NODE_NETWORK_UNAVAILABLE", "")]);
-    let mut running = node.ns.spawn(command.stdout(std::process::Stdio::null()).stderr(log)).unwrap();
+    let mut running = node.ns.spawn(command.stdout(Stdio::null()).stderr(log)).unwrap();
     eventually("ready", SOON, || is_ready(node));
     for word in ["EVENT_QUEUE_DEPTH has no effect", "--subnet-lease-renew-margin has no effect"] {
         assert!(node.log().contains(word), "{}", node.log());

@@ -39,8 +39,8 @@ impl Flannel {
         }
     }
 
-    /// What flanneld does when it starts on a node, until it is ready: its device, its annotations, `subnet.env`. May be
-    /// called again, as flanneld may be started again: what is there is kept.
+    /// What flanneld with `--ip-masq` does when it starts on a node, until it is ready: its device, its annotations, its
+    /// rules, `subnet.env`. May be called again, as flanneld may be started again: devices are kept, rules made anew.
     pub fn start(self, lab: &Lab, index: usize) -> Result<()> {
         let node = lab.node(index);
         let mut annotations = vec![("kube-subnet-manager", "true".into()), ("backend-type", self.backend().into())];
@@ -62,6 +62,9 @@ impl Flannel {
             }
             set_condition(&mut object["status"]["conditions"]);
         })?;
+        for (network, subnet) in lab.spec.networks().iter().zip(&node.pod_cidrs) {
+            write_rules(node, &network.to_string(), *subnet)?;
+        }
         self.write_subnet_env(lab, node)
     }
 
@@ -198,6 +201,41 @@ fn direct(node: &Node, peer: &Peer) -> Result<()> {
         node.ns.run(&[&ip[..], &["route", "del", &subnet]].concat())?;
     }
     node.ns.run(&[&ip[..], &["route", "add", &subnet, "via", &public, "dev", "eth0", "proto", "boot"]].concat())?;
+    Ok(())
+}
+
+/// The chains of one family: flushed, filled rule by rule, and their jumps moved to the end.
+fn write_rules(node: &Node, network: &str, subnet: IpNet) -> Result<()> {
+    let v6 = subnet.addr().is_ipv6();
+    let (program, multicast) = if v6 { ("ip6tables", "ff00::/8") } else { ("iptables", "224.0.0.0/4") };
+    let own = subnet.to_string();
+    let masquerade = "MASQUERADE --random-fully";
+    let nat = [
+        ("-m mark --mark 0x4000/0x4000".to_string(), "RETURN"),
+        (format!("-s {own} -d {network}"), "RETURN"),
+        (format!("-s {network} -d {own}"), "RETURN"),
+        (format!("! -s {network} -d {own}"), "RETURN"),
+        (format!("-s {network} ! -d {multicast}"), masquerade),
+        (format!("! -s {network} -d {network}"), masquerade),
+    ];
+    let filter = [(format!("-s {network}"), "ACCEPT"), (format!("-d {network}"), "ACCEPT")];
+    for (table, base, chain, comment, rules) in [
+        ("nat", "POSTROUTING", "FLANNEL-POSTRTG", "flanneld masq", &nat[..]),
+        ("filter", "FORWARD", "FLANNEL-FWD", "flanneld forward", &filter),
+    ] {
+        let call = |words: &[&str]| node.ns.exec(&[&[program, "-w", "-t", table], words].concat());
+        let must = |words: &[&str]| node.ns.run(&[&[program, "-w", "-t", table], words].concat()).map(drop);
+        call(&["-N", chain])?;
+        must(&["-F", chain])?;
+        let said = ["-m", "comment", "--comment", comment];
+        for (matches, target) in rules {
+            let matches: Vec<&str> = matches.split(' ').collect();
+            let target: Vec<&str> = target.split(' ').collect();
+            must(&[&["-A", chain][..], &matches, &said, &["-j"], &target].concat())?;
+        }
+        call(&[&["-D", base][..], &said, &["-j", chain]].concat())?;
+        must(&[&["-A", base][..], &said, &["-j", chain]].concat())?;
+    }
     Ok(())
 }
 

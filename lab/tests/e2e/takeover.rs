@@ -17,6 +17,10 @@ fn kernel(node: &Node) -> String {
     let show = |argv: &[&str]| node.ns.run(argv).unwrap();
     let routes = [&["ip", "-4", "route"][..], &["ip", "-6", "route"]].map(show).concat();
     let entries = show(&["ip", "neigh", "show", "nud", "permanent"]) + &show(&["bridge", "fdb", "show"]);
+    let rules: String = ["iptables", "ip6tables"]
+        .into_iter()
+        .flat_map(|program| ["nat", "filter"].map(|table| show(&[program, "-t", table, "-S"])))
+        .collect();
     let links = node.ns.ip_json(&["-details", "link", "show", "type", "vxlan"]).unwrap();
     let link = |link: &serde_json::Value| {
         let mut link = link.clone();
@@ -26,7 +30,7 @@ fn kernel(node: &Node) -> String {
     let links: String = links.as_array().unwrap().iter().filter(|link| link["ifname"].is_string()).map(link).collect();
     let mut lines: Vec<String> = (routes + &entries).lines().map(|line| line.trim_end().to_owned()).collect();
     lines.sort();
-    format!("{}\n{links}", lines.join("\n"))
+    format!("{}\n{rules}{links}", lines.join("\n"))
 }
 
 /// A probe each way for each address.

@@ -147,7 +147,7 @@ fn rights_are_the_least() {
         json!([
             { "apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"] },
             { "apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"] },
-            { "apiGroups": ["", "events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"] },
+            { "apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"] },
         ])
     );
     let pod = pod(&plain());

@@ -7,6 +7,8 @@ use crate::run::{Outcome, command, output, root};
 
 /// A file that is longer has more than one subject.
 const MOST_LINES: usize = 500;
+/// A file that is larger was made by a program, and stays in every clone for ever.
+const MOST_BYTES: u64 = 1 << 20;
 
 /// Checks all files that git knows or would take.
 pub(crate) fn run() -> Outcome {
@@ -15,6 +17,7 @@ pub(crate) fn run() -> Outcome {
     let mut complaints = Vec::new();
     let mut files = 0;
     for name in list.lines() {
+        complaints.extend(fs::metadata(root.join(name)).ok().and_then(|file| too_large(name, file.len())));
         // Deleted and not yet committed, or not text.
         let Ok(text) = fs::read_to_string(root.join(name)) else { continue };
         files += 1;
@@ -25,6 +28,10 @@ pub(crate) fn run() -> Outcome {
         return Ok(());
     }
     Err(format!("the tree breaks rules:\n{}", complaints.join("\n")))
+}
+
+fn too_large(name: &str, bytes: u64) -> Option<String> {
+    (bytes > MOST_BYTES).then(|| format!("{name}: {bytes} bytes; {MOST_BYTES} is the most for what people write"))
 }
 
 fn check(name: &str, text: &str) -> Vec<String> {
@@ -79,6 +86,8 @@ mod tests {
     #[test]
     fn finds_what_breaks_a_rule_and_nothing_else() {
         assert_eq!(check("a.rs", "fn main() {}\n"), [""; 0]);
+        assert_eq!(too_large("layer.tar", MOST_BYTES), None);
+        assert!(too_large("layer.tar", MOST_BYTES + 1).is_some());
         assert_eq!(check("a.rs", &"\n".repeat(501)).len(), 1);
         assert_eq!(check("a.md", &"\n".repeat(501)).len(), 0);
         assert_eq!(check("a.rs", &format!("{}) }}", unfinished()[0])).len(), 1);

@@ -86,11 +86,7 @@ impl Firewall {
         let mut outcome = Outcome { changes: Vec::new(), cleaned: Vec::new(), leftovers: Vec::new() };
         for rules in plan.families.iter().filter(|rules| families.contains(&rules.family)) {
             let family = rules.family;
-            let change = match self.write(rules).await {
-                // A family that shall have no rules needs no program to have none.
-                Err(Error::NoProgram { .. }) if rules.count() == 0 => Ok(Change { wrote: false, had: 0 }),
-                other => other,
-            };
+            let change = self.write(rules).await;
             if change.is_ok() && !self.clean.contains(&family) {
                 match self.clean(family).await {
                     Ok(cleaned) => {

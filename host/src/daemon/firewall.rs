@@ -198,7 +198,8 @@ impl Guard {
     fn note(&mut self, touched: Touched) {
         let families = match (touched, self.mode) {
             (Touched::Nftables(family), Mode::Nftables) | (Touched::Iptables(family), Mode::Iptables) => vec![family],
-            (Touched::Anything, _) => Family::ALL.to_vec(),
+            (Touched::Anything, Mode::Nftables) => Family::ALL.to_vec(),
+            // With programs, that costs more than to wait for the next listing.
             _ => return,
         };
         let now = Instant::now();

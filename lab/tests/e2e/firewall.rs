@@ -189,20 +189,23 @@ fn what_is_deleted_by_hand_is_put_back() {
 fn iptables_rules_are_put_back_at_the_next_listing() {
     for variant in ["nft", "legacy"] {
         let Some(mut spec) = spec() else { return };
-        (spec.nodes, spec.pods_per_node, spec.families) = (1, 0, Families::Ipv4);
+        (spec.nodes, spec.pods_per_node) = (1, 0);
         spec.daemon_args = vec!["--ip-masq".into(), "--iptables-resync=1".into()];
         let Some(lab) = allowed(Lab::new(spec)) else { return };
         let node = lab.node(0);
-        let iptables = format!("iptables-{variant}");
+        let programs = [format!("iptables-{variant}"), format!("ip6tables-{variant}")];
         // As kube-proxy does, which the daemon follows.
-        node.ns.run(&[&iptables, "-t", "nat", "-N", "KUBE-POSTROUTING"]).unwrap();
+        node.ns.run(&[&programs[0], "-t", "nat", "-N", "KUBE-POSTROUTING"]).unwrap();
         lab.start().unwrap();
         assert_eq!(node.status().unwrap().firewall.unwrap().variant.as_deref(), Some(variant));
-        let list = || node.ns.run(&[&iptables, "-t", "nat", "-S"]).unwrap();
-        let whole = list();
-        node.ns.run(&[&iptables, "-t", "nat", "-F", "FLANNEL-POSTRTG"]).unwrap();
-        eventually("put back", Duration::from_secs(15), || list() == whole);
-        eventually("counted", Duration::from_secs(5), || repairs(node) == 1);
+        for (count, program) in (1..).zip(&programs) {
+            let list = || node.ns.run(&[program, "-t", "nat", "-S"]).unwrap();
+            let whole = list();
+            assert!(whole.contains("-j MASQUERADE"), "{whole}");
+            node.ns.run(&[program, "-t", "nat", "-F", "FLANNEL-POSTRTG"]).unwrap();
+            eventually("put back", Duration::from_secs(15), || list() == whole);
+            eventually("counted", Duration::from_secs(5), || repairs(node) == count);
+        }
     }
 }
 

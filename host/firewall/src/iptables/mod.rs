@@ -108,6 +108,11 @@ impl Iptables {
     /// # Errors
     /// When a program is missing, refuses or waits in vain for its lock. Then everything is as it was.
     pub async fn settle(&mut self, rules: &FamilyRules) -> Result<Change, Error> {
+        if rules.count() == 0 {
+            // Seen without a program, which a family that nobody uses may not have.
+            let cleaned = remove(rules.family, None).await?;
+            return Ok(Change { wrote: !cleaned.is_empty(), had: 0 });
+        }
         let variant = match self.variant {
             Some(variant) => variant,
             None => *self.variant.insert(choose(&mut self.programs, rules.family).await?),
@@ -141,7 +146,7 @@ pub async fn remove(family: Family, except: Option<Variant>) -> Result<Vec<Varia
     let nothing = &crate::rules::Plan::nothing().families[usize::from(family == Family::V6)];
     let mut cleaned = Vec::new();
     for variant in Variant::ALL.into_iter().filter(|variant| Some(*variant) != except) {
-        // Without its program nobody can have used the old one here; the new one's chains can be seen without.
+        // Where the program of the old one is missing, somebody else's container used it; it is not ours to look into.
         let held = match holds_ours(variant, family).await {
             Err(Error::NoProgram { .. }) => false,
             other => other?,

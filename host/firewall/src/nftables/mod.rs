@@ -9,6 +9,9 @@ mod table;
 mod watch;
 mod wire;
 
+use std::io;
+
+use rustix::io::Errno;
 use twill_model::Family;
 
 use crate::error::Error;
@@ -68,7 +71,10 @@ pub async fn settle(rules: &FamilyRules) -> Result<Change, Error> {
         let table = table_name(rules.family);
         let failed = |what| move |source| Error::Kernel { what, table, source };
         let mut channel = Channel::open().map_err(failed("opening a socket for"))?;
-        let there = table::read(&mut channel, rules.family).map_err(failed("reading"))?;
+        let there = match table::read(&mut channel, rules.family) {
+            Err(error) if rules.count() == 0 && is_unknown_to_kernel(&error) => None,
+            other => other.map_err(failed("reading"))?,
+        };
         let had = there.as_ref().map_or(0, table::Table::count);
         let Some(batch) = table::difference(&rules, there.as_ref()) else {
             return Ok(Change { wrote: false, had });
@@ -79,14 +85,23 @@ pub async fn settle(rules: &FamilyRules) -> Result<Change, Error> {
     .await
 }
 
+/// What a kernel says that has no nf_tables, or not for this family: then nobody has rules there.
+fn is_unknown_to_kernel(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::INVAL | Errno::OPNOTSUPP | Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT))
+}
+
 /// Whether a family has a table of flannel's name.
 ///
 /// # Errors
 /// When the kernel does not answer.
 pub async fn holds_ours(family: Family) -> Result<bool, Error> {
     let failed = move |source| Error::Kernel { what: "reading", table: table_name(family), source };
-    let read = move || Channel::open().and_then(|mut channel| table::read(&mut channel, family)).map_err(failed);
-    Ok(blocking(family, read).await?.is_some())
+    let read = move || match Channel::open().and_then(|mut channel| table::read(&mut channel, family)) {
+        Err(error) if is_unknown_to_kernel(&error) => Ok(false),
+        other => Ok(other.map_err(failed)?.is_some()),
+    };
+    blocking(family, read).await
 }
 
 /// Whether there is a chain in a table, of flannel's or of others.
@@ -101,7 +116,7 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        let source = std::io::Error::other(error);
+        let source = io::Error::other(error);
         Err(Error::Kernel { what: "working on", table: table_name(family), source })
     })
 }

@@ -7,6 +7,7 @@ use std::io;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
 use rustix::io::Errno;
+use rustix::net::sockopt;
 use twill_model::Family;
 use twill_netlink::message::{RawMessage, attributes, messages};
 
@@ -20,6 +21,8 @@ use crate::iptables;
 /// The group of all changes (`NFNLGRP_NFTABLES`).
 const GROUP: u32 = 7;
 const READ_SIZE: usize = 64 * 1024;
+/// kube-proxy writes thousands of rules at once. Nothing of this is allocated before it is needed.
+const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
 
 /// Something that was changed, by whomever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +55,8 @@ impl Watch {
     /// When the kernel does not let us.
     pub fn open() -> io::Result<Self> {
         let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
+        // Less room only means that more is looked at.
+        let _ = sockopt::set_socket_recv_buffer_size_force(socket.socket_ref(), RECEIVE_BUFFER);
         socket.socket_mut().bind_auto()?;
         socket.socket_mut().add_membership(GROUP)?;
         Ok(Self { socket, buffer: vec![0; READ_SIZE], ready: VecDeque::new() })

@@ -1,11 +1,12 @@
 //! Why a request failed, in words that lead to the cause.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use kube::Error;
 use kube::core::Status;
 
 use super::access::{Access, causes};
+use crate::nodes::clock::rfc3339;
 
 /// What was tried, on what, and what to do.
 pub(super) fn of(what: &str, access: &Access, error: &Error) -> String {
@@ -17,12 +18,19 @@ pub(super) fn of(what: &str, access: &Access, error: &Error) -> String {
         Error::SerdeError(error) => {
             format!("{what}: {} answered with something else than was asked for: {error}", access.server())
         }
-        error => format!(
-            "{what}: {} cannot be reached: {}; this node's network stays as it is",
-            access.server(),
-            leaf(error)
-        ),
+        error => {
+            let cause = leaf(error);
+            let clock = clock_hint(&cause, SystemTime::now());
+            format!("{what}: {} cannot be reached: {cause}{clock}; this node's network stays as it is", access.server())
+        }
     }
+}
+
+/// A certificate out of its time is as often a wrong clock on this side.
+fn clock_hint(cause: &str, now: SystemTime) -> String {
+    let out_of_time = ["certificate expired", "certificate not valid yet"].iter().any(|words| cause.contains(words));
+    let hint = || format!(" (the clock of this machine says {}: check it, or renew the certificate)", rfc3339(now));
+    if out_of_time { hint() } else { String::new() }
 }
 
 /// A complaint about an answer that says no.
@@ -71,6 +79,19 @@ mod tests {
         let status = Status { code, message: message.into(), ..Status::default() };
         let access = Access { api_url: Some("https://192.0.2.1:6443".into()), kubeconfig: None };
         of("writing into Node n1", &access, &Error::Api(status.boxed()))
+    }
+
+    #[test]
+    fn certificates_out_of_their_time() {
+        let now = std::time::UNIX_EPOCH;
+        let hint = " (the clock of this machine says 1970-01-01T00:00:00Z: check it, or renew the certificate)";
+        for cause in [
+            "invalid peer certificate: certificate expired: x",
+            "invalid peer certificate: certificate not valid yet: y",
+        ] {
+            assert_eq!(clock_hint(cause, now), hint);
+        }
+        assert_eq!(clock_hint("Connection refused (os error 111)", now), "");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
@@ -190,6 +191,33 @@ fn a_server_with_another_certificate() {
     start_with(lab.node(0), &flag("--kubeconfig-file", &config));
     let status = waits_because(lab.node(0), "cannot be reached: ");
     assert!(status.reason.unwrap().contains("certificate"), "{:?}", status.source.error);
+}
+
+/// As it looks to a machine whose clock is a day ahead: a certificate of the right authority whose time is over.
+#[test]
+fn a_certificate_out_of_its_time() {
+    let Some(lab) = prepared(KubePrograms::ANY, |spec| spec.nodes = 1) else { return };
+    let dir = lab.node(0).path("late");
+    fs::create_dir_all(&dir).unwrap();
+    let directory = dir.display().to_string();
+    let new = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    let make = format!(
+        "cd {directory} && openssl req -x509 {new} -keyout ca.key -out ca.crt -subj /CN=late -days 1 && \
+         openssl req -new {new} -keyout server.key -out server.csr -subj /CN=server -addext subjectAltName=IP:192.0.2.254 && \
+         openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -copy_extensions copy -days -1 -out server.crt"
+    );
+    lab.underlay.ns.run(&["sh", "-c", &make]).unwrap();
+    let mut server = Command::new("openssl");
+    server.args(["s_server", "-quiet", "-accept", "192.0.2.254:7443", "-cert", "server.crt", "-key", "server.key"]);
+    let _server = lab.underlay.ns.spawn(server.current_dir(&dir)).unwrap();
+    let config = api(&lab).write_kubeconfig("late", &Credentials::Token("x".into())).unwrap();
+    let ours = api(&lab).certificate_authority().display().to_string();
+    let text = fs::read_to_string(&config).unwrap().replace(&ours, &format!("{directory}/ca.crt"));
+    fs::write(&config, text.replace(&api(&lab).url(), "https://192.0.2.254:7443")).unwrap();
+    start_with(lab.node(0), &flag("--kubeconfig-file", &config));
+    let status = waits_because(lab.node(0), "certificate expired");
+    let words = "check it, or renew the certificate); this node's network stays as it is";
+    assert!(status.reason.as_ref().is_some_and(|reason| reason.contains(words)), "{:?}", status.reason);
 }
 
 #[test]

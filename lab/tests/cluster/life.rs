@@ -153,7 +153,7 @@ fn pods_get_both_families(cluster: &Cluster) {
     let patch = json!({ "data": { "net-conf.json": net_conf.to_string() } });
     let kubectl = |arguments: &[&str]| cluster.kubectl().run(&[&["-n", "kube-flannel"], arguments].concat()).unwrap();
     kubectl(&["patch", "configmap", "kube-flannel-cfg", "-p", &patch.to_string()]);
-    kubectl(&["rollout", "restart", "daemonset/kube-flannel-ds"]);
+    kubectl(&["delete", "pods", "-l", "app=flannel"]);
     kubectl(&["rollout", "status", "daemonset/kube-flannel-ds", "--timeout=120s"]);
     cluster.kubectl().run(&["rollout", "restart", "deployment/web"]).unwrap();
     let pods = rolled_out(cluster);

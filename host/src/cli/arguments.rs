@@ -190,7 +190,7 @@ pub(super) struct RunArguments {
     #[arg(long, value_name = "SECONDS", env = "FLANNELD_IPTABLES_RESYNC", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Firewall")]
     iptables_resync: u32,
     /// Throw away what is meant for this node's pod network and for no pod.
-    #[arg(long, env = "FLANNELD_IP_BLACKHOLE_ROUTE", default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Firewall")]
+    #[arg(long, env = "FLANNELD_IP_BLACKHOLE_ROUTE", default_value_t = false, value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Firewall")]
     ip_blackhole_route: bool,
     /// What to do where iptables does not see packets between pods of one node.
     #[arg(long, value_enum, default_value_t = BridgeCheck::Auto, help_heading = "Firewall")]

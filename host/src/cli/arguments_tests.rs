@@ -126,6 +126,7 @@ fn which_rules_are_kept() {
         rules(&["--ip-masq", "-ip-masq-fully-random-disable", "-iptables-forward-rules=0", "--iptables-resync=7"]);
     assert!(other.masquerade && !other.random_fully && !other.forward);
     assert_eq!(other.resync, Duration::from_secs(7));
+    assert!(!run(&[]).unwrap().blackhole && run(&["--ip-blackhole-route"]).unwrap().blackhole);
 }
 
 #[test]

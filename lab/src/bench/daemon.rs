@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 
 use ipnet::Ipv4Net;
 use serde::de::IgnoredAny;
-use serde_json::{Value, json};
+use serde_json::json;
 use twill_lab::{Families, Lab, LabError, LabSpec, Manifest, NetNs, Node, NodesDir, Result};
 
 use super::baseline::Method;
 use super::mesh::{LINK, NETWORK, Protocols};
-use super::report;
 use super::said::{Counters, Said, ready, rest, settle};
 use super::sample::{Figure, Sample, Unit, milliseconds};
 use super::usage::{Cost, Memory, cpu, memory};
 use super::watch::RouteWatch;
 use super::{Budget, system};
+use super::{paper, report};
 
 /// Whatever takes longer is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -185,15 +185,8 @@ impl Cluster<'_> {
     fn manifest(&self, number: u32, heartbeat: u32) -> Result<String> {
         let mut node = Manifest::simulated(number, &self.lab.spec.pod_cidrs(number)).to_json();
         node["status"]["conditions"][0]["lastHeartbeatTime"] = json!(format!("2026-01-01T00:00:{heartbeat:02}Z"));
-        let text = |node: &Value| serde_json::to_string_pretty(node).map_err(|error| LabError::Spec(error.to_string()));
-        let image = |image| {
-            let name = format!("registry.example/team-{image}/program-{image}");
-            json!({ "names": [format!("{name}@sha256:{image:064x}"), format!("{name}:v1.{image}")], "sizeBytes": 52_428_800 })
-        };
-        let missing = self.padding.saturating_sub(text(&node)?.len());
-        let one = text(&image(1))?.len();
-        node["status"]["images"] = (0..missing / one).map(image).collect();
-        text(&node)
+        paper::fill(&mut node, self.padding);
+        serde_json::to_string_pretty(&node).map_err(|error| LabError::Spec(error.to_string()))
     }
 
     /// Puts a manifest in place; says when.

@@ -4,12 +4,14 @@
 //! did the same work in the same run, repetitions take turns, and CPU time is given with the time on the clock. Everything
 //! happens in namespaces and a memory file system that vanish with the process.
 
+mod api;
 mod baseline;
 mod component;
 mod daemon;
 mod machine;
 mod mesh;
 mod message;
+mod paper;
 mod report;
 mod said;
 mod sample;
@@ -44,6 +46,12 @@ pub(crate) struct Options {
     /// Size of a node's manifest; real ones have 5 to 20 KiB
     #[arg(long, default_value_t = 10)]
     manifest_kib: usize,
+    /// Nodes from a real API server, beside a cache of whole Nodes; nothing else is measured then
+    #[arg(long)]
+    api: bool,
+    /// The program that keeps whole Nodes, for --api
+    #[arg(long, requires = "api")]
+    whole_nodes: Option<PathBuf>,
     /// A component file of the type vxlan: how long it takes to compile
     #[arg(long, overrides_with = "component")]
     component: Option<PathBuf>,
@@ -80,6 +88,14 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let component = component.transpose()?;
     let mut report = Report::new(Machine::here());
     eprintln!("Measuring on {}.", report.machine);
+    if options.api {
+        for &peers in &options.peers {
+            eprintln!("{peers} Nodes of an API server …");
+            let work = || api::measure(spec.clone(), peers, options.manifest_kib, options.whole_nodes.as_deref());
+            report.figures.extend(in_a_thread(work)?);
+        }
+        return show(report, options);
+    }
     report.figures.extend(programs(&spec)?);
     eprintln!("The daemon alone, and its component …");
     report.figures.extend(in_a_thread(|| component::measure(spec.clone(), component.as_deref(), budget))?);
@@ -87,6 +103,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         eprintln!("{peers} peers …");
         report.figures.extend(in_a_thread(|| daemon::measure(spec.clone(), peers, options.manifest_kib, budget))?);
     }
+    show(report, options)
+}
+
+fn show(mut report: Report, options: &Options) -> Result<ExitCode> {
     report.machine.note_the_end();
     print!("{report}");
     if let Some(file) = &options.json {

@@ -13,6 +13,8 @@ pub(super) const KERNEL: &str = "Neighbour, FDB entry and route for every peer, 
 pub(super) const DAEMON: &str = "The daemon, vxlan, IPv4";
 /// The daemon alone.
 pub(super) const COMPONENT: &str = "The daemon without peers, and its component";
+/// The daemon and an API server.
+pub(super) const API: &str = "Nodes from an API server, vxlan, IPv4";
 /// Sizes of files.
 pub(super) const SIZES: &str = "Sizes";
 
@@ -39,7 +41,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.machine)?;
         writeln!(f, "{LEGEND}")?;
-        for section in [KERNEL, DAEMON, COMPONENT, SIZES] {
+        for section in [KERNEL, DAEMON, COMPONENT, API, SIZES] {
             let figures: Vec<&Figure> = self.figures.iter().filter(|figure| figure.section == section).collect();
             table(f, section, &figures)?;
         }

@@ -85,7 +85,15 @@ fn a_pod_cidr_outside_the_network() {
     let Some(lab) = fresh(|_| ()) else { return };
     let outside = ["10.99.1.0/24".parse().unwrap(), "fd00:10:244:1::/64".parse().unwrap()];
     lab.nodes_dir.write(&Manifest::new("n1", &outside)).unwrap();
-    refuses(&lab, &[], &["10.99.1.0/24", "n1", "10.244.0.0/16"]);
+    let node = lab.node(0);
+    node.start().unwrap();
+    let words = "the podCIDR 10.99.1.0/24 of node n1 is not inside the IPv4 network 10.244.0.0/16";
+    let says = |status: &twill_lab::Status| status.reason.as_ref().is_some_and(|reason| reason.contains(words));
+    node.wait_for(words, Lab::PATIENCE, says).unwrap();
+    assert!(!node.path("subnet.env").exists());
+    // It is corrected, and nobody restarts anything.
+    lab.nodes_dir.write(&Manifest::new("n1", &lab.spec.pod_cidrs(1))).unwrap();
+    node.wait_ready(Lab::PATIENCE).unwrap();
 }
 
 #[test]

@@ -28,7 +28,9 @@ pub(super) fn of(what: &str, access: &Access, error: &Error) -> String {
 
 /// A certificate out of its time is as often a wrong clock on this side.
 fn clock_hint(cause: &str, now: SystemTime) -> String {
-    let out_of_time = ["certificate expired", "certificate not valid yet"].iter().any(|words| cause.contains(words));
+    let words =
+        ["certificate: Expired", "certificate expired", "certificate: NotValidYet", "certificate not valid yet"];
+    let out_of_time = words.iter().any(|words| cause.contains(words));
     let hint = || format!(" (the clock of this machine says {}: check it, or renew the certificate)", rfc3339(now));
     if out_of_time { hint() } else { String::new() }
 }
@@ -86,6 +88,7 @@ mod tests {
         let now = std::time::UNIX_EPOCH;
         let hint = " (the clock of this machine says 1970-01-01T00:00:00Z: check it, or renew the certificate)";
         for cause in [
+            "invalid peer certificate: Expired",
             "invalid peer certificate: certificate expired: x",
             "invalid peer certificate: certificate not valid yet: y",
         ] {

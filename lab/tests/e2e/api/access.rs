@@ -215,7 +215,7 @@ fn a_certificate_out_of_its_time() {
     let text = fs::read_to_string(&config).unwrap().replace(&ours, &format!("{directory}/ca.crt"));
     fs::write(&config, text.replace(&api(&lab).url(), "https://192.0.2.254:7443")).unwrap();
     start_with(lab.node(0), &flag("--kubeconfig-file", &config));
-    let status = waits_because(lab.node(0), "certificate expired");
+    let status = waits_because(lab.node(0), "cannot be reached: invalid peer certificate: ");
     let words = "check it, or renew the certificate); this node's network stays as it is";
     assert!(status.reason.as_ref().is_some_and(|reason| reason.contains(words)), "{:?}", status.reason);
 }

@@ -51,7 +51,10 @@ impl Stop {
 pub(super) async fn source(options: &Options) -> Result<Source, SourceError> {
     match &options.nodes {
         NodesFrom::Directory(path) => Ok(Source::Directory(Directory::new(path, options.keys.clone()))),
-        NodesFrom::Kube(access) => Ok(Source::Kube(Kube::new(access.clone(), options.keys.clone()).await?)),
+        NodesFrom::Kube(access) => {
+            let kube = Kube::new(access.clone(), options.keys.clone()).await?;
+            Ok(Source::Kube(Box::new(kube)))
+        }
     }
 }
 

@@ -15,7 +15,7 @@ pub enum Source {
     /// A folder of manifests.
     Directory(Directory),
     /// The API server of the cluster.
-    Kube(Kube),
+    Kube(Box<Kube>),
 }
 
 /// Why a source failed.

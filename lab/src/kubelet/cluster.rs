@@ -144,12 +144,17 @@ impl Cluster {
         Ok((text("status"), text("message")))
     }
 
-    /// Waits until these Nodes are Ready.
+    /// Waits until these Nodes are Ready and get pods.
     pub fn wait_ready(&self, nodes: &[&str]) -> Result<()> {
         nodes.iter().try_for_each(|node| {
             self.wait(&format!("{node} Ready"), || {
                 let (status, message) = self.readiness(node)?;
-                Ok(if status == "True" { Ok(()) } else { Err(format!("{node}: Ready is {status}: {message}")) })
+                if status != "True" {
+                    return Ok(Err(format!("{node}: Ready is {status}: {message}")));
+                }
+                // Taints follow the condition after a moment.
+                let taints = self.kubectl().node(node)?["spec"]["taints"].take();
+                Ok(if taints.is_null() { Ok(()) } else { Err(format!("{node} is Ready and has the taints {taints}")) })
             })
         })
     }

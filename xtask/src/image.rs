@@ -72,7 +72,7 @@ const FILES: [(&str, u32, &str); 4] = [
 ];
 
 /// Where the manifests mount something: with a read-only root file system these must be there.
-const MOUNTED: [&str; 9] = [
+const MOUNTED: [&str; 10] = [
     "/etc/cni/net.d",
     "/etc/kube-flannel",
     "/etc/twill/backends",
@@ -81,6 +81,7 @@ const MOUNTED: [&str; 9] = [
     "/run/flannel",
     "/run/twill",
     "/tmp",
+    "/var/lib/cni/networks",
     "/var/lib/twill",
 ];
 

@@ -4,9 +4,14 @@ use serde_json::{Value, json};
 
 /// Makes a Node about as long as it is told. What fills most of a real one is the list of images.
 pub(super) fn fill(node: &mut Value, bytes: usize) {
-    let length = |value: &Value| value.to_string().len();
-    let missing = bytes.saturating_sub(length(node));
-    node["status"]["images"] = (0..missing / length(&image(1))).map(image).collect();
+    node["status"]["images"] = json!([]);
+    let mut room = bytes.saturating_sub(node.to_string().len());
+    let images = (0..).map(image).map_while(|image| {
+        // A comma stands between two.
+        room = room.checked_sub(image.to_string().len() + 1)?;
+        Some(image)
+    });
+    node["status"]["images"] = images.collect();
 }
 
 fn image(number: usize) -> Value {

@@ -35,6 +35,12 @@ pub(crate) fn programs() -> Outcome {
     run(cargo().args(["build", "--release", "--workspace", "--bins"]))
 }
 
+/// Builds an example and returns where it is.
+pub(crate) fn example(name: &str) -> Outcome<PathBuf> {
+    run(cargo().args(["build", "--release", "--workspace", "--example", name]))?;
+    Ok(target_dir().join("release/examples").join(name))
+}
+
 /// Builds components and copies them to `dir` under the names of their types.
 pub(crate) fn components(list: &[(&str, &str)], dir: &Path) -> Outcome {
     // A folder of its own: cargo locks the folder, and this may run beside another build.

@@ -78,11 +78,16 @@ fn lab(arguments: &[String]) -> Outcome {
     run::run(lab.args(arguments))
 }
 
-/// The benchmark, with the component file whose compilation it measures.
+/// The benchmark, with the component file whose compilation it measures, and with the cache of whole Nodes that the daemon
+/// is measured beside.
 fn bench(arguments: &[String]) -> Outcome {
     setup::everything()?;
     let dir = build::target_dir().join("bench");
     build::components(&build::BACKENDS, &dir)?;
     let component = format!("--component={}", dir.join("vxlan.wasm").display());
-    lab(&[&["bench".to_string(), component], arguments].concat())
+    let mut measured = vec!["bench".to_string(), component];
+    if kube::Extent::of(arguments).is_some() {
+        measured.push(format!("--whole-nodes={}", build::example("whole_nodes")?.display()));
+    }
+    lab(&[&measured, arguments].concat())
 }

@@ -181,10 +181,12 @@ fn a_node_goes_and_comes_again(cluster: &mut Cluster) {
     for node in ["n1", "n3"] {
         assert!(!traces(cluster, node).is_empty(), "{node} knows n2");
     }
-    cluster
-        .kubectl()
-        .run(&["drain", "n2", "--ignore-daemonsets", "--force", "--delete-emptydir-data", "--timeout=60s"])
-        .unwrap();
+    let drain = ["drain", "n2", "--ignore-daemonsets", "--force", "--delete-emptydir-data", "--timeout=120s"];
+    if let Err(error) = cluster.kubectl().run(&drain) {
+        let machine = cluster.machine("n2").unwrap();
+        let logs = ["kubelet.log", "containerd.log"].map(|log| machine.log_end(log, 60)).join("\n");
+        panic!("{error}\n{}\n{logs}", cluster.state());
+    }
     let pods = rolled_out(cluster);
     assert!(pods.iter().all(|pod| pod.node != "n2"), "{}", spread(&pods));
     everybody_reaches_everybody(cluster, &pods);

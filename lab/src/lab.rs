@@ -13,10 +13,11 @@ use crate::manifest::{Manifest, NodesDir};
 use crate::netns::NetNs;
 use crate::node::Node;
 use crate::pod::{Cni, Pod};
-use crate::probe::Probe;
 use crate::sandbox::Sandbox;
 use crate::source::{Api, Source};
 use crate::spec::LabSpec;
+use crate::stream::Stream;
+use crate::traffic::{Flow, Probe, Traffic};
 use crate::transfer::{Transfer, transfer};
 use crate::underlay::Underlay;
 
@@ -181,6 +182,29 @@ impl Lab {
     /// Starts to probe the way from a pod to an address of another pod or node.
     pub fn probe(&self, from: &Pod, to: IpAddr, interval: Duration) -> Result<Probe> {
         Probe::start(&from.ns, self.owner(to)?, to, interval)
+    }
+
+    /// Starts to probe all ways between pods of different nodes, each over every family, together with other flows.
+    pub fn matrix(&self, interval: Duration, more: Vec<Flow>) -> Result<Traffic> {
+        let mut flows = more;
+        for (from, to) in self.ways() {
+            flows.extend(to.addresses.iter().map(|address| Flow::new(&from.ns, &to.ns, *address, interval)));
+        }
+        Traffic::start(flows)
+    }
+
+    /// Every two pods of different nodes, in both orders.
+    pub fn ways(&self) -> impl Iterator<Item = (&Pod, &Pod)> {
+        let others = |from: &Pod| {
+            let node = from.node;
+            self.pods.iter().filter(move |to| to.node != node)
+        };
+        self.pods.iter().flat_map(move |from| others(from).map(move |to| (from, to)))
+    }
+
+    /// Opens a TCP connection from a pod to an address of another pod or node, and goes on sending.
+    pub fn stream(&self, from: &Pod, to: IpAddr) -> Result<Stream> {
+        Stream::start(&from.ns, self.owner(to)?, to)
     }
 
     /// Transfers bytes by TCP from a pod to an address of another pod or node.

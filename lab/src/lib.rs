@@ -30,12 +30,13 @@ mod netns;
 mod node;
 mod ping;
 mod pod;
-mod probe;
 mod process;
 mod sandbox;
 mod source;
 mod spec;
 mod status;
+mod stream;
+mod traffic;
 mod transfer;
 mod underlay;
 
@@ -49,13 +50,14 @@ pub use netns::{NetNs, Output};
 pub use node::Node;
 pub use ping::Ping;
 pub use pod::Pod;
-pub use probe::{Probe, ProbeReport};
 pub use process::Process;
 pub use sandbox::Sandbox;
 pub use spec::{Families, LabSpec};
 pub use status::{
-    BackendStatus, Counters, FamilyStatus, FirewallFamilyStatus, FirewallStatus, PeerStatus, SourceStatus, Status,
-    Timings, UplinkStatus,
+    BackendStatus, Counters, FamilyStatus, FirewallFamilyStatus, FirewallStatus, PeerStatus, RefusedStatus,
+    SourceStatus, Status, SwapCounts, SwapStatus, Timings, UplinkStatus,
 };
+pub use stream::{Stream, StreamReport};
+pub use traffic::{Flow, Probe, ProbeReport, Traffic, TrafficReport};
 pub use transfer::{Transfer, transfer};
 pub use underlay::{Attachment, Underlay};

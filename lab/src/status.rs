@@ -33,6 +33,9 @@ pub struct Status {
     /// The other nodes.
     #[serde(default)]
     pub peers: Vec<PeerStatus>,
+    /// The change of backends that goes on, and those before it.
+    #[serde(default)]
+    pub swap: Option<SwapStatus>,
     /// Firewall rules.
     #[serde(default)]
     pub firewall: Option<FirewallStatus>,
@@ -118,6 +121,61 @@ pub struct BackendStatus {
     pub pod_mtu: Option<u32>,
     /// Why it does not work, if it does not.
     pub error: Option<String>,
+    /// Its number.
+    #[serde(default)]
+    pub instance: u32,
+    /// `active`, `retiring` or `candidate`.
+    #[serde(default)]
+    pub role: String,
+    /// How many peers this node sends to through it.
+    #[serde(default)]
+    pub peers: usize,
+    /// Peers that still send through it.
+    #[serde(default)]
+    pub senders: Vec<String>,
+}
+
+/// Changes of backends.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct SwapStatus {
+    /// Where the change that goes on is, if one does: `loading`, `shadow`, `announcing`, `migrating`, `draining`,
+    /// `withdrawing`.
+    pub phase: Option<String>,
+    /// Counts the configurations that were accepted.
+    pub generation: u64,
+    /// How long it is in this phase.
+    pub since_seconds: f64,
+    /// Why it is still in this phase.
+    pub waits_for: Option<String>,
+    /// The candidate that was refused last.
+    pub refused: Option<RefusedStatus>,
+    /// Why the node went back to the configuration before.
+    pub rolled_back: Option<String>,
+    /// How changes ended.
+    pub counts: SwapCounts,
+}
+
+/// A candidate that was refused.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct RefusedStatus {
+    /// Why.
+    pub reason: String,
+    /// When it is tried again.
+    pub again_seconds: f64,
+}
+
+/// How changes of backends ended since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct SwapCounts {
+    /// They took effect.
+    pub done: u64,
+    /// They were refused.
+    pub refused: u64,
+    /// They were taken back.
+    pub rolled_back: u64,
 }
 
 /// Another node.
@@ -215,6 +273,21 @@ impl Status {
         self.peers.iter().find(|peer| peer.name == name)
     }
 
+    /// Counts the configurations that were accepted.
+    pub fn generation(&self) -> u64 {
+        self.swap.as_ref().map_or(0, |swap| swap.generation)
+    }
+
+    /// The change of backends that goes on.
+    pub fn phase(&self) -> Option<&str> {
+        self.swap.as_ref()?.phase.as_deref()
+    }
+
+    /// Why the last candidate was refused.
+    pub fn refusal(&self) -> Option<&str> {
+        Some(self.swap.as_ref()?.refused.as_ref()?.reason.as_str())
+    }
+
     /// Whether nothing is left to be done for any peer that a backend can reach.
     pub fn settled(&self) -> bool {
         self.ready && self.peers.iter().all(PeerStatus::settled)
@@ -254,7 +327,11 @@ mod tests {
         let text = r#"{ "node": "n1", "ready": true, "reason": null, "version": "0.1.0",
             "uplink": {"name":"eth0","index":2,"mtu":1500},
             "families":[{"family":"ipv4","network":"10.244.0.0/16","subnet":"10.244.1.0/24","local":"192.0.2.1","public":"192.0.2.1"}],
-            "backends":[{"type":"vxlan","name":"vxlan","version":"0.1.0","digest":"sha256:00","origin":"built-in","links":["flannel.1"],"pod_mtu":1450,"error":null}],
+            "backends":[{"type":"vxlan","name":"vxlan","version":"0.1.0","digest":"sha256:00","origin":"built-in","links":["flannel.1"],"pod_mtu":1450,"error":null,
+                         "instance":2,"role":"retiring","peers":0,"senders":["n3"]}],
+            "swap":{"phase":"draining","generation":7,"since_seconds":1.2,"waits_for":"n3 still sends through vxlan",
+                    "refused":{"reason":"no","again_seconds":12.0},"rolled_back":null,
+                    "counts":{"done":3,"refused":1,"rolled_back":0}},
             "peers":[{"name":"n2","backend":"vxlan","state":"applied","wanted":3,"present":3,"message":null}],
             "errors":[],
             "counters":{"guest_calls":3,"guest_peers":1,"guest_traps":0,"netlink_messages":5,"netlink_sends":1,"repairs":0,"policy_violations":0,"dumps":1,"lookups":1},
@@ -262,6 +339,8 @@ mod tests {
         let status: Status = serde_json::from_str(text).unwrap();
         assert!(status.settled());
         assert_eq!(status.backends[0].kind, "vxlan");
+        assert_eq!(status.backends[0].senders, ["n3"]);
+        assert_eq!((status.generation(), status.phase(), status.refusal()), (7, Some("draining"), Some("no")));
         assert_eq!(status.counters.since(&Counters::default()).netlink_messages, 5);
     }
 }

@@ -2,5 +2,4 @@
 
 mod common;
 mod life;
-mod stream;
 mod workload;

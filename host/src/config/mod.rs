@@ -10,8 +10,10 @@ mod error;
 mod firewall;
 pub mod json;
 mod net_conf;
+mod watch;
 
 pub use backend::BackendConfig;
 pub use error::{ConfigError, LoadError};
 pub use firewall::FirewallConf;
 pub use net_conf::NetConf;
+pub use watch::FileWatch;

@@ -75,6 +75,17 @@ pub enum Artifact {
     },
 }
 
+impl Artifact {
+    /// The digest of the component.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        match self {
+            Self::Precompiled(precompiled) => precompiled.digest,
+            Self::Wasm { bytes, .. } => Digest::of(bytes),
+        }
+    }
+}
+
 /// A component that was compiled when the daemon was built.
 #[derive(Debug, Clone, Copy)]
 pub struct Precompiled {

@@ -3,3 +3,4 @@
 mod builtin;
 pub mod planning;
 pub mod source;
+pub mod store;

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use twill_sandbox::Digest;
+
 use super::error::ConfigError;
 use super::json::Json;
 
@@ -18,9 +20,27 @@ pub struct BackendConfig {
     pub kind: String,
     /// Its object as JSON text, as the component gets it: every key once, without secrets.
     pub config: String,
-    /// The file of its component, if the operator names one: an absolute path.
-    pub component: Option<PathBuf>,
+    /// Its component, if the operator names one.
+    pub component: Option<ComponentRef>,
 }
+
+/// What the operator says about where a component is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ComponentRef {
+    /// `file:/path` or `file:/path@sha256:<digest>`.
+    File {
+        /// The file: an absolute path.
+        path: PathBuf,
+        /// What it has to be.
+        digest: Option<Digest>,
+    },
+    /// `sha256:<digest>`: wherever it is.
+    Digest(Digest),
+}
+
+/// What a reference to a component can look like.
+const REFERENCES: &str = "\"file:\" and an absolute path, the same with \"@sha256:\" and a digest behind it, or \
+                          \"sha256:\" and a digest; a digest is 64 hexadecimal digits";
 
 impl BackendConfig {
     /// What a configuration without `Backend` means.
@@ -50,8 +70,8 @@ impl BackendConfig {
                 return Err(ConfigError::RemoteComponent { key: key.to_owned(), value: reference.clone() });
             }
             Some(given) => {
-                let path = if let Json::Text(reference) = given { component_file(reference) } else { None };
-                Some(path.ok_or_else(|| value(".Component", given, "\"file:\" and an absolute path"))?)
+                let reference = if let Json::Text(text) = given { ComponentRef::read(text) } else { None };
+                Some(reference.ok_or_else(|| value(".Component", given, REFERENCES))?)
             }
         };
         Ok(Self { kind, config: serde_json::to_string(&object.flattened(&HIDDEN)).unwrap_or_default(), component })
@@ -68,11 +88,19 @@ fn type_name(key: &str, written: &str) -> Result<String, ConfigError> {
     if good { Ok(name) } else { Err(ConfigError::TypeName { key: key.to_owned(), value: written.to_owned() }) }
 }
 
-/// The path of `file:/path` or `file:///path`.
-fn component_file(reference: &str) -> Option<PathBuf> {
-    let path = reference.strip_prefix("file:")?;
-    let path = Path::new(path.strip_prefix("//").unwrap_or(path));
-    (path.is_absolute() && !reference.contains('\0')).then(|| path.to_owned())
+impl ComponentRef {
+    fn read(text: &str) -> Option<Self> {
+        if let Some(digest) = text.strip_prefix("sha256:") {
+            return digest.parse().ok().map(Self::Digest);
+        }
+        let file = text.strip_prefix("file:")?;
+        let (path, digest) = match file.rsplit_once("@sha256:") {
+            Some((path, digest)) => (path, Some(digest.parse().ok()?)),
+            None => (file, None),
+        };
+        let path = Path::new(path.strip_prefix("//").unwrap_or(path));
+        (path.is_absolute() && !text.contains('\0')).then(|| Self::File { path: path.to_owned(), digest })
+    }
 }
 
 #[cfg(test)]
@@ -123,20 +151,35 @@ mod tests {
     }
 
     #[test]
-    fn components_are_files() {
+    fn components_are_files_or_digests() {
         let component = |reference: &str| read(&format!(r#"{{"Type":"x","component":{reference}}}"#));
-        assert_eq!(component(r#""file:/a/b.wasm""#).unwrap().component, Some("/a/b.wasm".into()));
-        assert_eq!(component(r#""file:///a/b.wasm""#).unwrap().component, Some("/a/b.wasm".into()));
+        let file = |digest: Option<Digest>| Some(ComponentRef::File { path: "/a/b.wasm".into(), digest });
+        let digest = Digest::of(b"");
+        assert_eq!(component(r#""file:/a/b.wasm""#).unwrap().component, file(None));
+        assert_eq!(component(r#""file:///a/b.wasm""#).unwrap().component, file(None));
+        assert_eq!(component(&format!(r#""file:/a/b.wasm@sha256:{digest}""#)).unwrap().component, file(Some(digest)));
+        assert_eq!(component(&format!(r#""sha256:{digest}""#)).unwrap().component, Some(ComponentRef::Digest(digest)));
         assert_eq!(component("null").unwrap().component, None);
         assert_eq!(
             component(r#""oci://registry/x@sha256:00""#).unwrap_err(),
             "Backend.Component is \"oci://registry/x@sha256:00\": fetching components from a registry is not supported \
              yet, use \"file:/path/to/component.wasm\""
         );
-        for bad in [r#""file:b.wasm""#, r#""/a/b.wasm""#, r#""file:""#, "1", r#""http://x""#] {
+        for bad in [
+            r#""file:b.wasm""#,
+            r#""/a/b.wasm""#,
+            r#""file:""#,
+            "1",
+            r#""http://x""#,
+            r#""sha256:12""#,
+            r#""file:/a@sha256:12""#,
+        ] {
             assert_eq!(
                 component(bad).unwrap_err(),
-                format!("Backend.Component is {bad}; expected \"file:\" and an absolute path")
+                format!(
+                    "Backend.Component is {bad}; expected \"file:\" and an absolute path, the same with \"@sha256:\" and a \
+                     digest behind it, or \"sha256:\" and a digest; a digest is 64 hexadecimal digits"
+                )
             );
         }
     }

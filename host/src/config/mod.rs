@@ -12,7 +12,7 @@ pub mod json;
 mod net_conf;
 mod watch;
 
-pub use backend::BackendConfig;
+pub use backend::{BackendConfig, ComponentRef};
 pub use error::{ConfigError, LoadError};
 pub use firewall::FirewallConf;
 pub use net_conf::NetConf;

@@ -24,6 +24,8 @@ pub struct NetConf {
     pub firewall: FirewallConf,
     /// The backends to attach, the most preferred first. Never empty, never two of a type.
     pub backends: Vec<BackendConfig>,
+    /// Whether a change of the backends may interrupt traffic if it cannot be made otherwise.
+    pub allow_disruption: bool,
 }
 
 /// What the keys of one family are called, and what its networks can be.
@@ -121,6 +123,7 @@ impl NetConf {
             nftables: switch(&root, "EnableNFTables", false)?,
             firewall: FirewallConf::read(&root)?,
             backends: backends(&root)?,
+            allow_disruption: switch(&root, "AllowDisruption", false)?,
         })
     }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use twill_model::{Mac, Node, NodePlan};
-use twill_sandbox::{Artifact, Loaded, Sandbox};
+use twill_sandbox::{Loaded, Sandbox};
 
 use super::{Options, StartError};
 use crate::backend::planning::Planner;
-use crate::backend::source::{self, SourceError};
+use crate::backend::source::{self, Found, Places, SourceError};
 use crate::config::BackendConfig;
 
 /// What this host can do for backends.
@@ -82,11 +82,7 @@ impl Attached {
         backends_dir: &std::path::Path,
     ) -> Result<Self, LoadFailure> {
         let kind = || config.kind.clone();
-        let artifact = source::find(config, backends_dir)?;
-        let origin = match &artifact {
-            Artifact::Precompiled(_) => "built-in".to_owned(),
-            Artifact::Wasm { origin, .. } => origin.display().to_string(),
-        };
+        let Found { artifact, origin, .. } = source::find(config, Places { backends_dir, store: None })?;
         let loaded = sandbox
             .load(&config.kind, artifact)
             .await

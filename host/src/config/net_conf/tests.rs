@@ -26,7 +26,8 @@ fn flannels_own_file() {
                 except: vec![],
                 nftables_compat: false,
             },
-            backends: vec![BackendConfig::vxlan()]
+            backends: vec![BackendConfig::vxlan()],
+            allow_disruption: false,
         }
     );
 }
@@ -58,6 +59,15 @@ fn keys_in_any_case_the_last_one_counts_and_unknown_ones_do_not() {
 fn null_is_as_good_as_not_there() {
     let conf = parse(r#"{"Network":"10.1.0.0/16","EnableIPv6":null,"Backend":null,"Backends":null}"#).unwrap();
     assert_eq!(conf.backends, [BackendConfig::vxlan()]);
+}
+
+#[test]
+fn disruption_is_allowed_on_purpose() {
+    assert!(parse(r#"{"Network":"10.1.0.0/16","allowDisruption":true}"#).unwrap().allow_disruption);
+    assert_eq!(
+        parse(r#"{"Network":"10.1.0.0/16","AllowDisruption":"yes"}"#).unwrap_err(),
+        "AllowDisruption is \"yes\"; expected true or false, without quotes"
+    );
 }
 
 #[test]

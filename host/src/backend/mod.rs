@@ -2,5 +2,6 @@
 
 mod builtin;
 pub mod planning;
+pub mod record;
 pub mod source;
 pub mod store;

@@ -13,6 +13,7 @@ use super::arguments::CleanupArguments;
 use crate::config::NetConf;
 use crate::daemon::status::SOCKET;
 use crate::dataplane::{LEDGER_FILE, Ledger, is_own, is_removable};
+use crate::uplink::ReversePath;
 
 pub(super) async fn run(arguments: &CleanupArguments) -> Result<(), String> {
     let socket = arguments.run_dir.join(SOCKET);
@@ -66,6 +67,11 @@ pub(super) async fn run(arguments: &CleanupArguments) -> Result<(), String> {
     let rules = if arguments.dry_run { Firewall::find_all().await } else { Firewall::remove_all().await };
     for place in rules.map_err(|e| e.to_string())? {
         say(&place);
+    }
+    let mut filters = ReversePath::open(&arguments.run_dir);
+    let restored = if arguments.dry_run { filters.restorable().collect() } else { filters.restore() };
+    for (sysctl, value) in restored {
+        println!("{} the sysctl {sysctl} to {value}", if arguments.dry_run { "would set" } else { "set" });
     }
     let ledger = arguments.run_dir.join(LEDGER_FILE);
     for file in [arguments.subnet_file.as_path(), &ledger, &socket] {

@@ -3,6 +3,7 @@
 //! Which one it is follows from the flags in flannel's order. The choice is a pure function of what the kernel said at one
 //! moment; where it fails, the message names everything that was tried and everything there is to choose from.
 
+mod rp_filter;
 mod select;
 
 use std::net::IpAddr;
@@ -10,6 +11,7 @@ use std::net::IpAddr;
 use twill_model::{Family, Uplink};
 use twill_netlink::{DefaultRoute, LinkInfo, Links, RouteTo, Tables};
 
+pub use rp_filter::{ReversePath, ReversePathError};
 pub use select::select;
 
 /// What the operator says about the uplink.

@@ -302,6 +302,10 @@ impl Daemon {
         match notice {
             Notice::Entries | Notice::Nothing => {}
             Notice::Links => drop(self.due.links.get_or_insert(now + LINKS_SETTLE)),
+            Notice::Uplink => {
+                self.due.links.get_or_insert(now + LINKS_SETTLE);
+                self.due.routes = Some(now + ROUTES_SETTLE);
+            }
             Notice::Route(destination) => {
                 self.blackhole.note(destination);
                 if self.peers.iter().flat_map(|peer| &peer.families).any(|f| destination.contains(&f.public)) {

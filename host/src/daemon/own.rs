@@ -224,7 +224,6 @@ impl Daemon {
         }
         self.ensure_links().await;
         self.due.resync = Some(now);
-        self.due.routes = Some(now + super::ROUTES_SETTLE);
     }
 
     /// Chooses the uplink anew, by the rules of a start. If there is none, the last one stays.
@@ -250,6 +249,7 @@ impl Daemon {
         self.dataplane.set_uplink(&selected.uplink);
         self.own.selected = selected;
         self.due.links = Some(Instant::now());
+        self.due.routes = Some(Instant::now() + super::ROUTES_SETTLE);
         self.claim_own();
     }
 

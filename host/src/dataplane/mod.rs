@@ -40,6 +40,8 @@ pub enum Notice {
     Entries,
     /// Links or addresses changed: look at them again.
     Links,
+    /// The uplink may have lost routes, of which the kernel says nothing: look at links again, and at who is on-link.
+    Uplink,
     /// Somebody else's route to there changed: who is on-link may have changed.
     Route(IpNet),
     /// Events were lost: read everything again.
@@ -67,6 +69,7 @@ pub struct Dataplane {
     ledger: Ledger,
     interfaces: Interfaces,
     uplink_name: String,
+    uplink_runs: bool,
     /// All interfaces' names, by index.
     names: HashMap<u32, String>,
     /// Indices of links that carry our alias.
@@ -129,6 +132,7 @@ impl Dataplane {
             ledger: Ledger::open(run_dir),
             interfaces: Interfaces::default(),
             uplink_name: String::new(),
+            uplink_runs: true,
             names: HashMap::new(),
             own: HashSet::new(),
             networks,
@@ -354,16 +358,17 @@ impl Dataplane {
                 }
                 Notice::Entries
             }
+            Event::Link { index, up, running, gone, .. } if index == self.interfaces.uplink => {
+                let was_running = std::mem::replace(&mut self.uplink_runs, up && running && !gone);
+                if was_running && self.uplink_runs { Notice::Links } else { Notice::Uplink }
+            }
             Event::Link { index, name, .. } => {
                 let named = self.interfaces.links.contains_key(&name) || self.uplink_name == name;
                 if named || self.concerns(index) { Notice::Links } else { Notice::Nothing }
             }
             Event::Address { index } => {
-                if self.concerns(index) {
-                    Notice::Links
-                } else {
-                    Notice::Nothing
-                }
+                let ours = if self.own.contains(&index) { Notice::Links } else { Notice::Nothing };
+                if index == self.interfaces.uplink { Notice::Uplink } else { ours }
             }
             Event::OtherRoute { destination } => Notice::Route(destination),
             Event::Overrun => Notice::Overrun,

@@ -13,7 +13,7 @@ use twill_lab::{ControlPlane, KubePrograms, Kubectl, Lab, LabError, LabSpec, Man
 use super::daemon::alone;
 use super::said::{Said, rest, settle};
 use super::sample::{Figure, Unit, milliseconds};
-use super::usage::{cpu, memory};
+use super::usage::{Memory, cpu, memory};
 use super::{paper, report, system};
 
 /// Five thousand Nodes take a busy machine a while.
@@ -37,6 +37,12 @@ struct Phase {
     bytes: u64,
 }
 
+/// What keeping whole Nodes cost.
+struct Whole {
+    memory: Memory,
+    beats: Phase,
+}
+
 /// Everything that a number of Nodes gives.
 pub(super) fn measure(spec: LabSpec, peers: u32, node_kib: usize, whole_nodes: Option<&Path>) -> Result<Vec<Figure>> {
     let newest = KubePrograms::from_env(KubePrograms::NEXT).or_else(|_| KubePrograms::from_env(KubePrograms::ANY))?;
@@ -46,36 +52,40 @@ pub(super) fn measure(spec: LabSpec, peers: u32, node_kib: usize, whole_nodes: O
     let mut figures = vec![line("a Node, as the server sends it", Unit::Bytes, size as f64)];
 
     let node = cluster.lab.node(0);
-    let received = received(node)?;
+    let before = received(node)?;
     let begin = Instant::now();
     node.start()?;
     let ready = super::said::ready(node, PATIENCE)?;
     let (used, _) = settle(node, peers as usize, PATIENCE)?;
-    let arrived = super::api::received(node)? - received;
+    let arrived = received(node)? - before;
     figures.push(line("start → ready (pods can start)", Unit::Ms, milliseconds(ready - begin)));
     figures.push(line("start: CPU", Unit::Ms, milliseconds(used)));
     figures.push(line("start: received, per Node", Unit::Bytes, arrived as f64 / f64::from(peers)));
     let held = memory(daemon_pid(node)?);
-    figures.push(line("resident memory", Unit::Bytes, held.resident as f64));
-    figures.push(line("resident memory, anonymous part", Unit::Bytes, held.anonymous as f64));
 
     let before = Said::ask(cluster.lab.node(0))?.counters;
     let phase = cluster.beat(None)?;
     let after = Said::ask(cluster.lab.node(0))?.counters;
-    let each = f64::from(HEARTBEATS);
     let work = (after.netlink_messages + after.guest_calls) - (before.netlink_messages + before.guest_calls);
-    figures.push(line("a heartbeat: received", Unit::Bytes, phase.bytes as f64 / each));
-    figures.push(line("a heartbeat: CPU", Unit::Ms, milliseconds(phase.cpu) / each));
-    figures.push(line("a heartbeat: netlink messages and component calls", Unit::Count, work as f64));
 
-    if let Some(program) = whole_nodes {
-        let cache = cluster.keep_whole_nodes(program)?;
-        let held = memory(cache.id());
-        let phase = cluster.beat(Some(cache.id()))?;
-        figures.push(line("bare: whole Nodes in a map: resident memory", Unit::Bytes, held.resident as f64));
-        figures.push(line("bare: … anonymous part", Unit::Bytes, held.anonymous as f64));
-        figures.push(line("bare: … a heartbeat: CPU", Unit::Ms, milliseconds(phase.cpu) / each));
-    }
+    let whole = whole_nodes.map(|program| cluster.whole_nodes(program)).transpose()?;
+    let base = |value: fn(&Whole) -> f64| whole.as_ref().map(value);
+    let resident = base(|whole| whole.memory.resident as f64);
+    let anonymous = base(|whole| whole.memory.anonymous as f64);
+    let heartbeat = base(|whole| per_heartbeat(&whole.beats));
+    figures.extend([
+        line("resident memory", Unit::Bytes, held.resident as f64).against(resident),
+        line("resident memory, anonymous part", Unit::Bytes, held.anonymous as f64).against(anonymous),
+        line("a heartbeat: received", Unit::Bytes, phase.bytes as f64 / f64::from(HEARTBEATS)),
+        line("a heartbeat: CPU", Unit::Ms, per_heartbeat(&phase)).against(heartbeat),
+        line("a heartbeat: netlink messages and component calls", Unit::Count, work as f64),
+    ]);
+    let bare = [
+        ("bare: whole Nodes in a map: resident memory", Unit::Bytes, resident),
+        ("bare: … anonymous part", Unit::Bytes, anonymous),
+        ("bare: … a heartbeat: CPU", Unit::Ms, heartbeat),
+    ];
+    figures.extend(bare.into_iter().filter_map(|(name, unit, value)| Some(line(name, unit, value?))));
     Ok(figures)
 }
 
@@ -129,6 +139,13 @@ impl Cluster {
         }
     }
 
+    /// The same work done by the program that keeps whole Nodes.
+    fn whole_nodes(&mut self, program: &Path) -> Result<Whole> {
+        let cache = self.keep_whole_nodes(program)?;
+        let memory = memory(cache.id());
+        Ok(Whole { memory, beats: self.beat(Some(cache.id()))? })
+    }
+
     /// Starts the program that keeps whole Nodes, and waits until it has them all.
     fn keep_whole_nodes(&self, program: &Path) -> Result<Process> {
         let control_plane = self.api()?;
@@ -153,6 +170,10 @@ impl Cluster {
             thread::sleep(Duration::from_millis(50));
         }
     }
+}
+
+fn per_heartbeat(phase: &Phase) -> f64 {
+    milliseconds(phase.cpu) / f64::from(HEARTBEATS)
 }
 
 fn patch_status(kubectl: &Kubectl, name: &str, patch: &str) -> Result<()> {

@@ -20,7 +20,8 @@ pub(super) const SIZES: &str = "Sizes";
 
 const LEGEND: &str = "\
 median (least–most); × compares: in the first table with the bare packed writer with spread routes,
-in the second with the bare programs that do the same part: a start with reading and writing, a restart with reading";
+in the second with the bare programs that do the same part: a start with reading and writing, a restart with reading;
+beside an API server with a program that keeps whole Nodes";
 const NAME_WIDTH: usize = 71;
 const CELL_WIDTH: usize = 31;
 

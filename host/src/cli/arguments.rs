@@ -29,6 +29,10 @@ pub(super) enum Command {
     Run(Box<RunArguments>),
     /// Show what the running daemon has done and what it is waiting for.
     Status(StatusArguments),
+    /// Show what a change of the backends would do. The change itself is made in net-conf.json.
+    Swap(SwapArguments),
+    /// Go back to the backends that this node had before the last change.
+    Rollback(RollbackArguments),
     /// Remove what Twill put into the kernel of this node. Not while the daemon runs.
     Cleanup(CleanupArguments),
     /// Put the CNI plugin where the container runtime looks for it.
@@ -69,6 +73,38 @@ pub(super) struct StatusArguments {
     /// How the answer looks.
     #[arg(long, short, value_enum, default_value_t = OutputFormat::Table)]
     pub(super) output: OutputFormat,
+}
+
+/// How a plan looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum PlanFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SwapArguments {
+    /// Say what would change, and change nothing.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// A net-conf.json to try, instead of the one that the daemon uses.
+    #[arg(long, value_name = "FILE")]
+    pub(super) net_conf: Option<PathBuf>,
+    /// How the answer looks.
+    #[arg(long, short, value_enum, default_value_t = PlanFormat::Text)]
+    pub(super) output: PlanFormat,
+    /// The daemon's run directory.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
+    pub(super) run_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RollbackArguments {
+    /// The daemon's run directory.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
+    pub(super) run_dir: PathBuf,
 }
 
 #[derive(Debug, Args)]

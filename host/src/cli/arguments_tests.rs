@@ -274,3 +274,16 @@ fn sources() -> String {
     }
     all
 }
+
+#[test]
+fn a_swap_is_only_tried_from_here() {
+    let swap = |given: &[&str]| match parse(given.iter().map(OsString::from).collect()).unwrap().command {
+        Command::Swap(arguments) => (arguments.dry_run, arguments.net_conf, arguments.output, arguments.run_dir),
+        _ => unreachable!("swap was asked for"),
+    };
+    assert_eq!(swap(&["twill", "swap"]), (false, None, PlanFormat::Text, DEFAULT_RUN_DIR.into()));
+    assert_eq!(
+        swap(&["twill", "swap", "--dry-run", "--net-conf", "/f", "-o", "json", "--run-dir=/r"]),
+        (true, Some("/f".into()), PlanFormat::Json, "/r".into())
+    );
+}

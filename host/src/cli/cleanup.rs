@@ -11,6 +11,7 @@ use twill_netlink::{Interest, Key, Links, Operation, Tables, Value};
 
 use super::arguments::CleanupArguments;
 use crate::config::NetConf;
+use crate::daemon::control;
 use crate::daemon::status::SOCKET;
 use crate::dataplane::{LEDGER_FILE, Ledger, is_own, is_removable};
 use crate::uplink::ReversePath;
@@ -74,7 +75,8 @@ pub(super) async fn run(arguments: &CleanupArguments) -> Result<(), String> {
         println!("{} the sysctl {sysctl} to {value}", if arguments.dry_run { "would set" } else { "set" });
     }
     let ledger = arguments.run_dir.join(LEDGER_FILE);
-    for file in [arguments.subnet_file.as_path(), &ledger, &socket] {
+    let control = arguments.run_dir.join(control::SOCKET);
+    for file in [arguments.subnet_file.as_path(), &ledger, &socket, &control] {
         if remove_file(file, arguments.dry_run)? {
             say(&format!("file {}", file.display()));
         }

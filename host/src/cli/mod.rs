@@ -1,11 +1,14 @@
 //! The command line: `twill run` and the operator's commands.
 
 mod arguments;
+mod ask;
 mod cleanup;
 mod flannel;
 mod install_cni;
 mod logging;
+mod rollback;
 mod status;
+mod swap;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -18,6 +21,8 @@ use arguments::{Command, RunArguments};
 const FAILED: u8 = 1;
 /// Exit status for a command line that cannot be understood.
 const USAGE: u8 = 2;
+/// Exit status when the daemon says no.
+const REFUSED: u8 = 3;
 
 /// Runs the command that the arguments ask for.
 #[must_use]
@@ -46,6 +51,8 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(arguments) => run(*arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Swap(arguments) => return swap::run(&arguments).unwrap_or_else(|message| failed(&message)),
+        Command::Rollback(arguments) => return rollback::run(&arguments).unwrap_or_else(|message| failed(&message)),
         Command::Cleanup(arguments) => {
             logging::start(arguments.log_format, 0);
             runtime().and_then(|runtime| runtime.block_on(cleanup::run(&arguments)))
@@ -56,11 +63,13 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("twill: {message}");
-            ExitCode::from(FAILED)
-        }
+        Err(message) => failed(&message),
     }
+}
+
+fn failed(message: &str) -> ExitCode {
+    eprintln!("twill: {message}");
+    ExitCode::from(FAILED)
 }
 
 fn run(arguments: RunArguments) -> Result<(), String> {

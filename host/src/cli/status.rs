@@ -1,11 +1,12 @@
 //! `twill status`: asks the daemon, and shows the answer to people.
 
 use std::fmt::Write as _;
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::arguments::{OutputFormat, StatusArguments};
+use super::ask::{plain, print};
 use crate::daemon::status::{BackendStatus, FirewallStatus, SOCKET, Status};
 
 /// How long the daemon may take to answer: it answers between two calls of a component.
@@ -30,10 +31,7 @@ pub(super) fn run(arguments: &StatusArguments) -> Result<(), String> {
             table(&status, arguments.output == OutputFormat::Wide)
         }
     };
-    match io::stdout().write_all(out.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("writing the answer: {error}")),
-        _ => Ok(()),
-    }
+    print(&out)
 }
 
 /// How much of a digest tells components apart.
@@ -175,11 +173,6 @@ fn firewall(text: &mut String, firewall: &FirewallStatus) {
     for line in errors.chain(&firewall.warnings) {
         let _ = writeln!(text, "         {}", plain(line));
     }
-}
-
-/// Text that came from elsewhere, fit for a terminal.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -6,12 +6,14 @@
 
 mod attached;
 mod blackhole;
+pub mod control;
 mod firewall;
 mod options;
 mod own;
 mod peering;
 mod publish;
 mod report;
+mod socket;
 mod startup;
 pub mod status;
 mod telling;

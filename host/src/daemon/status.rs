@@ -1,10 +1,7 @@
 //! What the daemon tells of itself: one JSON document over a socket in the run directory, made when somebody asks.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -15,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use twill_firewall::Mode;
 use twill_model::Family;
 
+use super::socket::{SocketFile, accept};
 use crate::dataplane::{Cause, Object};
 use crate::nodes::{NodeStore, Source};
 
@@ -25,9 +23,6 @@ pub const REMEMBERED_ERRORS: usize = 20;
 
 /// People who may wait for an answer at once; more wait in line.
 pub const WAITING_QUESTIONS: usize = 4;
-
-/// After a failure to accept a connection (no file descriptor left, say).
-const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The whole document.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -409,7 +404,7 @@ pub type Question = oneshot::Sender<Status>;
 /// The open socket; the file goes when this is dropped.
 #[derive(Debug)]
 pub struct StatusSocket {
-    path: PathBuf,
+    _file: SocketFile,
 }
 
 impl StatusSocket {
@@ -418,38 +413,15 @@ impl StatusSocket {
     /// # Errors
     /// When another daemon answers there, or the socket cannot be made.
     pub fn open(run_dir: &Path, questions: mpsc::Sender<Question>) -> io::Result<Self> {
-        fs::create_dir_all(run_dir)?;
-        let path = run_dir.join(SOCKET);
-        if std::os::unix::net::UnixStream::connect(&path).is_ok() {
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another twill answers there"));
-        }
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(&path)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        let (file, listener) = SocketFile::open(run_dir, SOCKET)?;
         tokio::spawn(serve(listener, questions));
-        Ok(Self { path })
-    }
-}
-
-impl Drop for StatusSocket {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        Ok(Self { _file: file })
     }
 }
 
 async fn serve(listener: UnixListener, questions: mpsc::Sender<Question>) {
     loop {
-        let mut stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "cannot answer somebody who asks for the status");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+        let mut stream = accept(&listener).await;
         let (question, answer) = oneshot::channel();
         if questions.send(question).await.is_err() {
             return;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -42,6 +42,9 @@ pub struct Lab {
 impl Lab {
     /// How long [`Lab::up`] waits for the daemons. Generous, since machines that run tests are busy.
     pub const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// How long a change of backends may take, with the time in which old ones still receive.
+    pub const SWAP: Duration = Duration::from_secs(60);
 
     /// Builds the underlay and the nodes. No daemon runs yet.
     pub fn new(mut spec: LabSpec) -> Result<Lab> {
@@ -154,6 +157,17 @@ impl Lab {
     pub fn set_backend(&self, backend: &Value) -> Result<()> {
         let text = self.spec.net_conf_with(backend);
         self.nodes.iter().try_for_each(|node| node.write_net_conf(&text))
+    }
+
+    /// Lets something change the backends of all running daemons, waits until they have all changed over, and says how long
+    /// that took.
+    pub fn swap(&self, change: impl FnOnce() -> Result<()>) -> Result<Duration> {
+        let running = || self.nodes.iter().filter(|node| node.daemon_pid().is_some());
+        let generations = running().map(Node::generation).collect::<Result<Vec<u64>>>()?;
+        let begin = Instant::now();
+        change()?;
+        running().zip(generations).try_for_each(|(node, before)| node.wait_swapped(before, Lab::SWAP).map(drop))?;
+        Ok(begin.elapsed())
     }
 
     /// The folder of component files that all daemons look into.

@@ -39,6 +39,7 @@ mod stream;
 mod traffic;
 mod transfer;
 mod underlay;
+mod watch;
 
 pub use error::{LabError, Result};
 pub use flannel::Flannel;
@@ -58,6 +59,7 @@ pub use status::{
     SourceStatus, Status, SwapCounts, SwapStatus, Timings, UplinkStatus,
 };
 pub use stream::{Stream, StreamReport};
-pub use traffic::{Flow, Probe, ProbeReport, Traffic, TrafficReport};
+pub use traffic::{Flow, Moment, Probe, ProbeReport, Traffic, TrafficReport};
 pub use transfer::{Transfer, transfer};
 pub use underlay::{Attachment, Underlay};
+pub use watch::{Watch, Watched};

@@ -132,8 +132,21 @@ impl Node {
         self.start_with(&[])
     }
 
+    /// Starts the daemon so that it kills itself when a change of backends gets to that point.
+    pub fn start_to_die_at(&self, point: &str) -> Result<()> {
+        let mut command = self.daemon_command();
+        command.env("TWILL_DIE_AT", point);
+        self.launch(command)
+    }
+
     /// Starts the daemon with more flags.
     pub fn start_with(&self, flags: &[&str]) -> Result<()> {
+        let mut command = self.daemon_command();
+        command.args(flags);
+        self.launch(command)
+    }
+
+    fn launch(&self, mut command: Command) -> Result<()> {
         let mut daemon = self.daemon();
         if let Some(running) = daemon.as_mut()
             && running.ended()?.is_none()
@@ -144,8 +157,7 @@ impl Node {
         let file = fs::OpenOptions::new().create(true).append(true).open(&log);
         let file = file.map_err(LabError::system(format!("open {}", log.display())))?;
         let twin = file.try_clone().map_err(LabError::system(format!("open {}", log.display())))?;
-        let mut command = self.daemon_command();
-        command.args(flags).stdin(Stdio::null()).stdout(twin).stderr(file);
+        command.stdin(Stdio::null()).stdout(twin).stderr(file);
         *daemon = Some(self.ns.spawn(&mut command)?);
         Ok(())
     }
@@ -167,6 +179,15 @@ impl Node {
             stdout: String::new(),
             stderr: self.log().get(before..).unwrap_or_default().to_string(),
         })
+    }
+
+    /// Waits until the daemon ends by itself.
+    pub fn wait_death(&self, limit: Duration) -> Result<ExitStatus> {
+        let mut daemon = self.daemon();
+        let running = daemon.as_mut().ok_or_else(|| LabError::Spec(format!("no daemon runs on {}", self.name)))?;
+        let status = running.wait(limit).map_err(|error| LabError::Spec(format!("{error}\n{}", self.log_end())))?;
+        *daemon = None;
+        Ok(status)
     }
 
     /// Stops the daemon as Kubernetes does, with SIGTERM, and says how it ended.
@@ -267,6 +288,18 @@ impl Node {
     pub fn wait_settled(&self, peers: usize, limit: Duration) -> Result<Status> {
         self.wait_for(&format!("{peers} peers settled"), limit, |status| {
             status.settled() && status.peers.len() == peers
+        })
+    }
+
+    /// Counts the configurations of backends that the daemon accepted.
+    pub fn generation(&self) -> Result<u64> {
+        self.status().map(|status| status.generation())
+    }
+
+    /// Waits until a change of backends that came after `generation` is done, and nothing is left to do for any peer.
+    pub fn wait_swapped(&self, generation: u64, limit: Duration) -> Result<Status> {
+        self.wait_for("the change of backends", limit, |status| {
+            status.generation() > generation && status.phase().is_none() && status.settled()
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::report::ProbeReport;
+use super::report::{Moment, ProbeReport};
 
 /// When packets were sent and when they were answered.
 #[derive(Debug, Default)]
@@ -37,6 +37,15 @@ impl FlowLog {
         packet.answered = Some(at);
         let gap = self.last_answer.replace(at).map_or(Duration::ZERO, |last| at.saturating_duration_since(last));
         self.longest_gap = self.longest_gap.max(gap);
+    }
+
+    /// Adds every packet to the moment in which it was sent.
+    pub(super) fn spread(&self, begin: Instant, step: Duration, moments: &mut [Moment]) {
+        for packet in &self.packets {
+            let place = packet.sent.saturating_duration_since(begin).as_nanos() / step.as_nanos().max(1);
+            let Some(moment) = usize::try_from(place).ok().and_then(|place| moments.get_mut(place)) else { continue };
+            moment.add(packet.answered.map(|at| at.saturating_duration_since(packet.sent)));
+        }
     }
 
     /// Sums up what was sent until then, or everything. `clock` tells the time of day.
@@ -129,6 +138,19 @@ mod tests {
     fn an_answer_that_comes_twice_is_counted_once_and_as_a_duplicate() {
         let report = report(&log(&[0, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9, 9]), None);
         assert_eq!((report.received, report.lost, report.duplicated), (10, 0, 2));
+    }
+
+    #[test]
+    fn packets_are_spread_over_the_moments_in_which_they_were_sent() {
+        let log = log(&[0, 1, 2, 3, 4, 6]);
+        let step = Duration::from_millis(30);
+        let mut moments: Vec<Moment> = (0..3).map(|number| Moment::at(step * number)).collect();
+        log.spread(log.packets[0].sent, step, &mut moments);
+        assert_eq!(
+            moments.iter().map(|moment| (moment.sent, moment.lost)).collect::<Vec<_>>(),
+            [(3, 0), (3, 1), (3, 2)]
+        );
+        assert_near(moments[0].slowest_ms, 1.0);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 pub use flow::Flow;
-pub use report::{ProbeReport, TrafficReport};
+pub use report::{Moment, ProbeReport, TrafficReport};
 
 use crate::error::{LabError, Result};
 use crate::netns::NetNs;
@@ -94,6 +94,19 @@ impl Traffic {
         self.stop.receiving.store(true, Ordering::Relaxed);
         self.receivers.drain(..).try_for_each(|receiver| receiver.join().map_err(died))?;
         self.report(None)
+    }
+
+    /// How it went, step by step. The last half second is left out, as in [`Self::so_far`].
+    pub fn timeline(&self, step: Duration) -> Vec<Moment> {
+        let (begin, _) = self.begin;
+        let end = Instant::now().checked_sub(LINGER).unwrap_or(begin);
+        let count = end.saturating_duration_since(begin).as_nanos() / step.as_nanos().max(1);
+        let mut moments: Vec<Moment> =
+            (0..u32::try_from(count).unwrap_or(0)).map(|number| Moment::at(step * number)).collect();
+        for running in &self.flows {
+            running.log.lock().unwrap_or_else(PoisonError::into_inner).spread(begin, step, &mut moments);
+        }
+        moments
     }
 
     fn report(&self, until: Option<Instant>) -> Result<TrafficReport> {

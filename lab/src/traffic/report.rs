@@ -37,6 +37,33 @@ pub struct TrafficReport {
     pub overruns: u64,
 }
 
+/// What became of the packets that were sent in a piece of time.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Moment {
+    /// When it began, since the first packet.
+    pub at: Duration,
+    /// Packets sent in it.
+    pub sent: u64,
+    /// Those of them that were never answered.
+    pub lost: u64,
+    /// The slowest answer.
+    pub slowest_ms: f64,
+}
+
+impl Moment {
+    pub(super) fn at(at: Duration) -> Moment {
+        Moment { at, ..Moment::default() }
+    }
+
+    pub(super) fn add(&mut self, answer: Option<Duration>) {
+        self.sent += 1;
+        match answer {
+            Some(took) => self.slowest_ms = self.slowest_ms.max(took.as_secs_f64() * 1000.0),
+            None => self.lost += 1,
+        }
+    }
+}
+
 impl ProbeReport {
     fn add(self, other: &ProbeReport) -> ProbeReport {
         ProbeReport {

@@ -26,6 +26,7 @@ mod links;
 mod lookup;
 pub mod message;
 mod protocol;
+mod reverse_path;
 mod socket;
 mod tables;
 mod watch;

@@ -70,7 +70,7 @@ pub(super) async fn run(arguments: &CleanupArguments) -> Result<(), String> {
         say(&place);
     }
     let mut filters = ReversePath::open(&arguments.run_dir);
-    let restored = if arguments.dry_run { filters.restorable().collect() } else { filters.restore() };
+    let restored = if arguments.dry_run { filters.restorable().collect() } else { filters.restore(&links).await };
     for (sysctl, value) in restored {
         println!("{} the sysctl {sysctl} to {value}", if arguments.dry_run { "would set" } else { "set" });
     }

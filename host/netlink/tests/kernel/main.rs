@@ -4,4 +4,5 @@ mod entries;
 mod links;
 mod lookups;
 mod namespace;
+mod reverse_path;
 mod watching;

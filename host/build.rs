@@ -4,7 +4,7 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
@@ -22,7 +22,9 @@ fn main() {
         println!("cargo::rerun-if-changed={}", workspace.join(input).display());
     }
 
-    let guests = build_guests(workspace, &out.join("guests"));
+    let target_dir = guests_dir(&out);
+    let lock = lock(&target_dir);
+    let guests = build_guests(workspace, &target_dir);
     let engine = twill_engine::compiler().unwrap_or_else(|e| fail(&format!("the WebAssembly compiler: {e:#}")));
     let mut table = String::from("&[\n");
     for (kind, package) in BUNDLED {
@@ -43,12 +45,32 @@ fn main() {
             wasm.len(),
         );
     }
+    drop(lock);
     table.push_str("]\n");
     let file = out.join("builtin.rs");
     fs::write(&file, table).unwrap_or_else(|e| fail(&format!("writing {}: {e}", file.display())));
 }
 
-/// Runs cargo for the guests in a target folder of its own (this build holds the lock of the common one).
+/// The target folder of guests: one for all builds. OUT_DIR is another one for each selection of packages, and each would
+/// compile the guests' libraries again. It is `target/PROFILE/build/PACKAGE/out`; in a layout that is not so, guests are
+/// built inside.
+fn guests_dir(out: &Path) -> PathBuf {
+    let build = out.ancestors().nth(2).filter(|dir| dir.ends_with("build"));
+    let target = build.and_then(|dir| dir.ancestors().nth(2));
+    target.map_or_else(|| out.join("guests"), |target| target.join("components"))
+}
+
+/// Cargo locks the folder while it builds; this also covers the reading of what it built.
+fn lock(target_dir: &Path) -> File {
+    let file = target_dir.join("builtin.lock");
+    let locked = fs::create_dir_all(target_dir).and_then(|()| File::create(&file)).and_then(|file| {
+        file.lock()?;
+        Ok(file)
+    });
+    locked.unwrap_or_else(|e| fail(&format!("locking {}: {e}", file.display())))
+}
+
+/// Runs cargo for the guests, not in the target folder of this build, whose lock is held meanwhile.
 fn build_guests(workspace: &Path, target_dir: &Path) -> PathBuf {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);

@@ -43,7 +43,8 @@ pub(crate) fn example(name: &str) -> Outcome<PathBuf> {
 
 /// Builds components and copies them to `dir` under the names of their types.
 pub(crate) fn components(list: &[(&str, &str)], dir: &Path) -> Outcome {
-    // A folder of its own: cargo locks the folder, and this may run beside another build.
+    // A folder of its own: cargo locks the folder, and this may run beside another build. The daemon's build script uses it
+    // too.
     let target = target_dir().join("components");
     let mut build = cargo();
     build.args(["build", "--profile", "guest", "--target", "wasm32-wasip2", "--target-dir"]).arg(&target);

@@ -190,10 +190,10 @@ pub(super) struct RunArguments {
     /// Components here, TYPE.wasm, come before the built-in ones.
     #[arg(long, value_name = "DIR", default_value = "/etc/twill/backends", help_heading = "Files")]
     backends_dir: PathBuf,
-    /// What may be kept over reboots: compiled components.
+    /// What is kept over reboots: compiled components, and which backends are in force.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/twill", help_heading = "Files")]
     state_dir: PathBuf,
-    /// What reboots should empty: the status socket, the list of routes made over the uplink.
+    /// What reboots should empty: sockets for operators, notes of what in the kernel is ours.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR, help_heading = "Files")]
     run_dir: PathBuf,
 

@@ -15,6 +15,7 @@ mod paper;
 mod report;
 mod said;
 mod sample;
+mod swap;
 mod usage;
 mod watch;
 
@@ -52,6 +53,9 @@ pub(crate) struct Options {
     /// The program that keeps whole Nodes, for --api
     #[arg(long, requires = "api")]
     whole_nodes: Option<PathBuf>,
+    /// Another backend under traffic, changed live and by stopping and starting; nothing else is measured then
+    #[arg(long, conflicts_with = "api")]
+    swap: bool,
     /// A component file of the type vxlan: how long it takes to compile
     #[arg(long, overrides_with = "component")]
     component: Option<PathBuf>,
@@ -94,6 +98,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             let work = || api::measure(spec.clone(), peers, options.manifest_kib, options.whole_nodes.as_deref());
             report.figures.extend(in_a_thread(work)?);
         }
+        return show(report, options);
+    }
+    if options.swap {
+        eprintln!("Another backend under traffic …");
+        report.figures.extend(in_a_thread(|| swap::measure(spec, budget))?);
         return show(report, options);
     }
     report.figures.extend(programs(&spec)?);

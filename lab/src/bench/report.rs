@@ -15,6 +15,8 @@ pub(super) const DAEMON: &str = "The daemon, vxlan, IPv4";
 pub(super) const COMPONENT: &str = "The daemon without peers, and its component";
 /// The daemon and an API server.
 pub(super) const API: &str = "Nodes from an API server, vxlan, IPv4";
+/// Another backend under traffic.
+pub(super) const SWAP: &str = "Another backend on 3 nodes, both families, 18 flows";
 /// Sizes of files.
 pub(super) const SIZES: &str = "Sizes";
 
@@ -42,7 +44,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.machine)?;
         writeln!(f, "{LEGEND}")?;
-        for section in [KERNEL, DAEMON, COMPONENT, API, SIZES] {
+        for section in [KERNEL, DAEMON, COMPONENT, API, SWAP, SIZES] {
             let figures: Vec<&Figure> = self.figures.iter().filter(|figure| figure.section == section).collect();
             table(f, section, &figures)?;
         }

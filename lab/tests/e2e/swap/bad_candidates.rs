@@ -9,7 +9,7 @@ use twill_lab::{Lab, Node, Status};
 
 use super::component::{install, uninstall};
 use super::kernel::{difference, held};
-use super::watch::Watch;
+use super::watch::{FULL, Watch};
 use super::{everybody_uses, set_backend, small_lab, times, vxlan};
 use crate::common::{guest, measured};
 
@@ -87,7 +87,7 @@ fn offered(offers: usize, offer: impl FnOnce(&Lab)) {
     let node = lab.node(0);
     let before = held(&lab);
     let generation = node.generation().unwrap();
-    let watch = Watch::start(&lab, 1400);
+    let watch = Watch::start(&lab, FULL);
     let (begin, busy) = (Instant::now(), cpu(node));
     offer(&lab);
     let (seconds, busy) = (begin.elapsed().as_secs_f64(), cpu(node) - busy);
@@ -154,7 +154,7 @@ fn a_bad_candidate_that_stays_is_tried_less_and_less() {
     let (Some(lab), Some(hostile)) = (small_lab(2, vxlan()), guest("hostile")) else { return };
     install(&lab, "hostile", &fs::read(&hostile).unwrap());
     let node = lab.node(0);
-    let watch = Watch::start(&lab, 1400);
+    let watch = Watch::start(&lab, FULL);
     refused(node, "trap", "stopped itself", || set_backend(&lab, node, &harm("trap")));
     let (before, busy) = (refusals(&node.status().unwrap()), cpu(node));
     let time = Duration::from_secs(times(8, 60) as u64);

@@ -9,7 +9,7 @@ use twill_lab::{Lab, Node, Status};
 
 use super::component::{install, rebuilt};
 use super::kernel::{difference, held};
-use super::watch::Watch;
+use super::watch::{FULL, Watch};
 use super::{everybody_uses, host_gw, set_backend, shape, small_lab, vxlan};
 use crate::common::{allowed, everybody_reaches_everybody, guest, spec};
 
@@ -31,7 +31,7 @@ fn a_bad_net_conf_is_refused_as_a_whole() {
     let Some(lab) = small_lab(2, vxlan()) else { return };
     let node = lab.node(0);
     let before = held(&lab);
-    let watch = Watch::start(&lab, 1400);
+    let watch = Watch::start(&lab, FULL);
     let good = lab.spec.net_conf_with(&host_gw());
     for (text, words) in [
         (&good[..good.len() / 2], &["JSON"][..]),
@@ -71,7 +71,7 @@ fn a_daemon_that_starts_with_a_bad_net_conf_goes_on_with_the_last_good_one() {
     let Some(lab) = small_lab(2, vxlan()) else { return };
     lab.swap(|| lab.set_backend(&host_gw())).unwrap();
     let node = lab.node(0);
-    let watch = Watch::start(&lab, 1400);
+    let watch = Watch::start(&lab, FULL);
     node.kill9().unwrap();
     node.write_net_conf("{").unwrap();
     node.start().unwrap();
@@ -111,7 +111,7 @@ fn a_config_map_that_changes() {
     }
     lab.start().unwrap();
     lab.add_pods().unwrap();
-    let watch = Watch::start(&lab, 1400);
+    let watch = Watch::start(&lab, FULL);
     let everywhere = |version: &str, text: &str| {
         lab.nodes().iter().for_each(|node| mount(node, version, text));
         Ok(())
@@ -137,7 +137,7 @@ fn a_component_named_by_its_digest() {
     let node = lab.node(0);
     let bytes = rebuilt(&file, "pinned");
     let sum = digest(&bytes, node);
-    let watch = Watch::start(&lab, 1400);
+    let watch = Watch::start(&lab, FULL);
 
     let pinned = json!({"Type": "vxlan", "Component": format!("sha256:{sum}")});
     refused(node, &lab.spec.net_conf_with(&pinned), &[&sum]);

@@ -7,7 +7,7 @@ use serde_json::Value;
 use twill_lab::Lab;
 
 use super::kernel::{difference, held};
-use super::watch::Watch;
+use super::watch::{FULL, Watch};
 use super::{host_gw, set_backend, small_lab, vxlan};
 use crate::common::{everybody_reaches_everybody, what_nodes_hold};
 
@@ -31,7 +31,7 @@ fn dies_and_ends_well(lab: &Lab, point: &str, backend: &Value, wanted: &[String]
     victim.start_to_die_at(point).unwrap();
     lab.wait_settled().unwrap();
     let before = other.generation().unwrap();
-    let watch = Watch::start(lab, 1400);
+    let watch = Watch::start(lab, FULL);
     for node in lab.nodes() {
         set_backend(lab, node, backend);
     }

@@ -4,21 +4,25 @@ use serde_json::{Value, json};
 use twill_lab::Lab;
 
 use super::component::{install, rebuilt, uninstall};
-use super::watch::Watch;
+use super::watch::{FULL, Watch};
 use super::{everybody_uses, host_gw, small_lab, vxlan};
 use crate::common::{everybody_reaches_everybody, guest, measured};
 
-/// What every backend of these tests takes in one piece: the smallest MTU that a test sets, less the tunnel.
-const FULL: usize = 1250;
+/// What pods send in one piece under the smaller MTU that a test sets.
+const SMALL: usize = 1330;
 
 /// All nodes get another backend at once, under traffic.
 fn change(lab: &Lab, what: &str, backend: &Value) {
-    under_traffic(lab, what, || lab.set_backend(backend));
+    change_with(lab, what, backend, FULL);
+}
+
+fn change_with(lab: &Lab, what: &str, backend: &Value, size: usize) {
+    under_traffic(lab, what, size, || lab.set_backend(backend));
     everybody_uses(lab, backend["Type"].as_str().unwrap());
 }
 
-fn under_traffic(lab: &Lab, what: &str, change: impl FnOnce() -> Result<(), twill_lab::LabError>) {
-    let watch = Watch::start(lab, FULL);
+fn under_traffic(lab: &Lab, what: &str, size: usize, change: impl FnOnce() -> Result<(), twill_lab::LabError>) {
+    let watch = Watch::start(lab, size);
     let took = lab.swap(change).unwrap();
     measured(&format!("{what}: all nodes done after {:.1} s", took.as_secs_f64()));
     watch.nothing_lost(lab, what);
@@ -61,7 +65,7 @@ fn another_build_of_the_component() {
     let mut seen = vec![built_in.clone()];
     for (what, build) in [("the built-in vxlan to a file", "A"), ("vxlan A to vxlan B", "B")] {
         let bytes = rebuilt(&file, build);
-        under_traffic(&lab, what, || {
+        under_traffic(&lab, what, FULL, || {
             install(&lab, "vxlan", &bytes);
             Ok(())
         });
@@ -69,7 +73,7 @@ fn another_build_of_the_component() {
         assert!(!seen.contains(&digests()), "{what}: {:?} was there before", digests());
         seen.push(digests());
     }
-    under_traffic(&lab, "the file removed, vxlan B to the built-in one", || {
+    under_traffic(&lab, "the file removed, vxlan B to the built-in one", FULL, || {
         uninstall(&lab, "vxlan");
         Ok(())
     });
@@ -122,10 +126,10 @@ fn another_network_identifier() {
 #[test]
 fn another_mtu() {
     let Some(lab) = small_lab(3, vxlan()) else { return };
-    change(&lab, "MTU down", &json!({"Type": "vxlan", "MTU": 1300}));
-    assert_eq!(tunnel(&lab, "flannel.1", "mtu"), [1250; 3]);
-    assert_eq!(lab.node(0).subnet_env_value("FLANNEL_MTU").unwrap(), "1250");
-    change(&lab, "MTU up", &vxlan());
+    change_with(&lab, "MTU down", &json!({"Type": "vxlan", "MTU": 1400}), SMALL);
+    assert_eq!(tunnel(&lab, "flannel.1", "mtu"), [1350; 3]);
+    assert_eq!(lab.node(0).subnet_env_value("FLANNEL_MTU").unwrap(), SMALL.to_string());
+    change_with(&lab, "MTU up", &vxlan(), SMALL);
     assert_eq!(tunnel(&lab, "flannel.1", "mtu"), [1450; 3]);
-    assert_eq!(lab.node(0).subnet_env_value("FLANNEL_MTU").unwrap(), "1450");
+    assert_eq!(lab.node(0).subnet_env_value("FLANNEL_MTU").unwrap(), FULL.to_string());
 }

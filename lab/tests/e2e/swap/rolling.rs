@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use twill_lab::{Flannel, Lab, LabSpec, Status};
 
-use super::watch::{PACE, Watch};
+use super::watch::{FULL, PACE, Watch};
 use super::{everybody_uses, host_gw, set_backend, shape, small_lab, times, vxlan};
 use crate::common::{allowed, annotation, everybody_reaches_everybody, measured, spec};
 
-const FULL: usize = 1400;
 /// Between two nodes.
 const SPACING: Duration = Duration::from_secs(2);
 /// What two cores can send between all pods of eight nodes.

@@ -9,6 +9,8 @@ use crate::common::{measured, what_nodes_hold};
 
 /// Of the small packets.
 pub(super) const PACE: Duration = Duration::from_millis(1);
+/// What pods send in one piece if they were born under vxlan.
+pub(super) const FULL: usize = 1430;
 /// Before something happens, and after it.
 const CALM: Duration = Duration::from_millis(500);
 

@@ -237,14 +237,10 @@ mod tests {
         let subnets = subnets.iter().map(|s| s.parse().unwrap()).collect();
         PeerRecord {
             name: name.into(),
-            backend_type: "vxlan".into(),
+            offers: vec![],
+            habits: None,
             created: None,
-            families: vec![PeerRecordFamily {
-                family: Family::V4,
-                subnets,
-                public: "192.0.2.9".parse().unwrap(),
-                published: None,
-            }],
+            families: vec![PeerRecordFamily { family: Family::V4, subnets, public: "192.0.2.9".parse().unwrap() }],
             problems: vec![],
         }
     }
@@ -332,7 +328,6 @@ mod tests {
             family: Family::V6,
             subnets: vec!["fd00:1::/64".parse().unwrap()],
             public: "2001:db8::1".parse().unwrap(),
-            published: None,
         };
         dual.families.push(six.clone());
         peers.update(dual);

@@ -221,6 +221,19 @@ impl Links {
         }
     }
 
+    /// Gives a link another name. Kernels before 6.2 refuse that for one that is up.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused: the name is taken, for example.
+    pub async fn rename(&self, index: u32, name: &str) -> Result<(), LinkError> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        let message = RouteNetlinkMessage::SetLink(message);
+        self.request("rename", &format!("link {index} to {name}"), message, NLM_F_REQUEST | NLM_F_ACK).await
+    }
+
     async fn recreate(&self, link: &LinkInfo, wanted: &LinkWanted, vxlan: &Vxlan) -> Result<(), LinkError> {
         self.delete(link.index).await?;
         self.create(wanted, vxlan).await

@@ -3,31 +3,127 @@
 //! A peer is planned by the first backend that can receive it and does not answer `unreachable`. Every plan passes the
 //! policy here, so nothing that leaves this module can do harm.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use twill_model::{Family, Intent, Link, Node, NodePlan, Peer, Verdict};
+use twill_model::{Family, Intent, Link, LinkKind, Node, NodePlan, Peer, PeerFamily, Verdict};
 use twill_sandbox::{CallError, Loaded, PeerAnswer, Sandbox};
 
 use crate::intent::policy::{self, Holder, Violation};
+use crate::nodes::{Offer, PeerRecord};
+
+/// The kernel's UDP port for vxlan, where none is given.
+const VXLAN_PORT: u16 = 8472;
+
+/// An attached backend: a component with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct BackendId {
+    /// Tells it from all that were ever attached on this node, of the same type too.
+    pub instance: u32,
+    /// Its type.
+    pub kind: Arc<str>,
+}
 
 /// A backend, with everything needed to ask it for peers.
 #[derive(Debug, Clone)]
 pub struct Planner {
-    /// Its type.
-    pub kind: String,
+    /// Which one.
+    pub id: BackendId,
     /// The component.
     pub loaded: Loaded,
     /// What it is told of the node.
     pub node: Arc<Node>,
     /// Its plan for the node, which passed the policy.
     pub plan: Arc<NodePlan>,
+    /// What it and a peer must agree about.
+    pub wire: String,
+}
+
+/// What both ends must have in common, as far as the links tell: two nodes that have the same type and the same wire can
+/// send to each other, whatever else differs between them.
+#[must_use]
+pub fn wire(plan: &NodePlan) -> String {
+    let mut wires: Vec<String> = plan
+        .links
+        .iter()
+        .map(|link| match &link.kind {
+            LinkKind::Vxlan(vxlan) => {
+                let port = if vxlan.port == 0 { VXLAN_PORT } else { vxlan.port };
+                let gbp = if vxlan.gbp { "/gbp" } else { "" };
+                format!("vxlan/{}/{port}{gbp}", vxlan.vni)
+            }
+            LinkKind::Unsupported(feature) => feature.clone(),
+        })
+        .collect();
+    wires.sort_unstable();
+    wires.dedup();
+    wires.join("+")
 }
 
 impl Planner {
+    /// A backend with a plan for this node.
+    #[must_use]
+    pub fn new(id: BackendId, loaded: Loaded, node: Arc<Node>, plan: Arc<NodePlan>) -> Self {
+        let wire = wire(&plan);
+        Self { id, loaded, node, plan, wire }
+    }
+
     /// Whether it can send to nodes that are reached by `kind`.
     #[must_use]
     pub fn accepts(&self, kind: &str) -> bool {
-        self.kind == kind || self.loaded.descriptor().accepts.iter().any(|a| a == kind)
+        *self.id.kind == *kind || self.loaded.descriptor().accepts.iter().any(|a| a == kind)
+    }
+
+    /// Whether it can send to a node that offers this.
+    #[must_use]
+    pub fn fits(&self, offer: &Offer) -> bool {
+        self.accepts(&offer.kind) && offer.wire.as_ref().is_none_or(|wire| *wire == self.wire)
+    }
+}
+
+/// Everything that a plan for a peer depends on, whichever backend makes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// The peer's name.
+    pub name: String,
+    /// How it can be reached.
+    offers: Vec<Offer>,
+    /// Its families, with nothing published in them.
+    families: Vec<PeerFamily>,
+}
+
+impl Question {
+    /// The question about a peer, given which of its addresses are on-link.
+    #[must_use]
+    pub fn about(record: &PeerRecord, on_link: &BTreeMap<Family, bool>) -> Self {
+        let family = |f: &crate::nodes::PeerRecordFamily| PeerFamily {
+            family: f.family,
+            subnets: f.subnets.clone(),
+            public: f.public,
+            published: None,
+            on_link: on_link.get(&f.family).copied().unwrap_or(false),
+        };
+        Self {
+            name: record.name.clone(),
+            offers: record.offers.clone(),
+            families: record.families.iter().map(family).collect(),
+        }
+    }
+
+    /// As one backend is asked; none if it cannot send to the peer.
+    #[must_use]
+    pub fn for_planner(&self, planner: &Planner) -> Option<Peer> {
+        let offer = self.offers.iter().find(|offer| planner.fits(offer))?;
+        let family = |f: &PeerFamily| PeerFamily { published: offer.data.get(&f.family).cloned(), ..f.clone() };
+        let families = self.families.iter().map(family).collect();
+        Some(Peer { name: self.name.clone(), backend: offer.kind.clone(), families })
+    }
+
+    /// Whether a backend later in the list knows the peer's wire better. A node of flannel's does not say on which wire
+    /// it listens: on the one that was there before anything was changed.
+    fn is_for_a_later(&self, planner: &Planner, later: &[Planner]) -> bool {
+        let vague = self.offers.iter().all(|offer| offer.wire.is_none());
+        vague && later.iter().any(|other| other.id.kind == planner.id.kind && other.wire != planner.wire)
     }
 }
 
@@ -36,15 +132,15 @@ impl Planner {
 pub enum Outcome {
     /// A plan that passed the policy.
     Planned {
-        /// The type of the backend that made it.
-        backend: String,
+        /// The backend that made it.
+        backend: BackendId,
         /// Everything it asks for.
         intents: Vec<Intent>,
     },
     /// A plan for some of the peer's families; for the others, what there is shall stay.
     Partial {
-        /// The type of the backend that made it.
-        backend: String,
+        /// The backend that made it.
+        backend: BackendId,
         /// What it asks for, for the families that it covers.
         intents: Vec<Intent>,
         /// The families that have no plan.
@@ -58,10 +154,10 @@ pub enum Outcome {
     Incomplete(String),
     /// What the peer published makes no sense.
     Invalid(String),
-    /// The plan broke a rule of the policy.
-    Rejected(String),
-    /// The backend broke down over it. Worth another try later.
-    Failed(String),
+    /// The plan of this backend broke a rule of the policy.
+    Rejected(BackendId, String),
+    /// This backend broke down over it. Worth another try later.
+    Failed(BackendId, String),
 }
 
 /// Why a backend has no plan for the node.
@@ -113,45 +209,74 @@ pub async fn plan_node(
     Ok(plan)
 }
 
-/// Asks for all `peers`; every one of them has an outcome.
-pub async fn plan_peers(sandbox: &Sandbox, planners: &[Planner], peers: Vec<Peer>) -> Vec<(Peer, Outcome)> {
-    let mut outcomes: Vec<(Peer, Option<Outcome>)> = peers.into_iter().map(|peer| (peer, None)).collect();
-    for planner in planners {
-        let asked: Vec<usize> = outcomes
+/// Asks about everybody; each question has an outcome.
+///
+/// A peer is carried by one backend, by the first that can carry all of it. Where none can, the first that can carry part
+/// of it does.
+pub async fn plan_peers(sandbox: &Sandbox, planners: &[Planner], questions: Vec<Question>) -> Vec<(Question, Outcome)> {
+    let mut outcomes: Vec<(Question, Option<Outcome>)> =
+        questions.into_iter().map(|question| (question, None)).collect();
+    for (at, planner) in planners.iter().enumerate() {
+        let later = &planners[at + 1..];
+        let (asked, batch): (Vec<usize>, Vec<Peer>) = outcomes
             .iter()
             .enumerate()
-            .filter(|(_, (peer, outcome))| open(outcome.as_ref()) && planner.accepts(&peer.backend))
-            .map(|(index, _)| index)
-            .collect();
+            .filter(|(_, (question, outcome))| is_open(outcome.as_ref()) && !question.is_for_a_later(planner, later))
+            .filter_map(|(index, (question, _))| Some((index, question.for_planner(planner)?)))
+            .unzip();
         if asked.is_empty() {
             continue;
         }
-        let batch = asked.iter().map(|index| outcomes[*index].0.clone()).collect();
-        match sandbox.plan_peers(&planner.loaded, Arc::clone(&planner.node), batch).await {
+        match sandbox.plan_peers(&planner.loaded, Arc::clone(&planner.node), batch.clone()).await {
             Ok(answers) => {
-                for (index, answer) in asked.into_iter().zip(answers) {
-                    let (peer, outcome) = &mut outcomes[index];
-                    *outcome = Some(judge(answer, peer, planner));
+                for ((index, peer), answer) in asked.into_iter().zip(batch).zip(answers) {
+                    let outcome = &mut outcomes[index].1;
+                    let better = judge(answer, &peer, planner);
+                    let is_part = matches!(outcome, Some(Outcome::Partial { .. }));
+                    if !is_part || matches!(better, Outcome::Planned { .. }) {
+                        *outcome = Some(better);
+                    }
                 }
             }
             Err(error) => {
-                let failed = Outcome::Failed(format!("backend {}: {error}", planner.kind));
-                asked.into_iter().for_each(|index| outcomes[index].1 = Some(failed.clone()));
+                let failed = || Outcome::Failed(planner.id.clone(), format!("backend {}: {error}", planner.id.kind));
+                asked.into_iter().for_each(|index| outcomes[index].1 = Some(failed()));
             }
         }
     }
-    let kinds = planners.iter().map(|p| p.kind.as_str()).collect::<Vec<_>>().join(", ");
-    let settle = |(peer, outcome): (Peer, Option<Outcome>)| {
-        let stranger = || Outcome::Unreachable(format!("it runs backend {:?}; this node has {kinds}", peer.backend));
-        let outcome = outcome.unwrap_or_else(stranger);
-        (peer, outcome)
+    let kinds = planners.iter().map(|p| &*p.id.kind).collect::<Vec<_>>().join(", ");
+    let settle = |(question, outcome): (Question, Option<Outcome>)| {
+        let outcome = outcome.unwrap_or_else(|| Outcome::Unreachable(stranger(&question, planners, &kinds)));
+        (question, outcome)
     };
     outcomes.into_iter().map(settle).collect()
 }
 
+/// Why nobody was asked about a peer.
+fn stranger(question: &Question, planners: &[Planner], kinds: &str) -> String {
+    let known =
+        question.offers.iter().find_map(|offer| Some((offer, planners.iter().find(|p| p.accepts(&offer.kind))?)));
+    match known {
+        Some((offer, planner)) => format!(
+            "it runs backend {} on {:?}; this node has it on {:?}",
+            offer.kind,
+            offer.wire.as_deref().unwrap_or_default(),
+            planner.wire
+        ),
+        None => {
+            let theirs: Vec<&str> = question.offers.iter().map(|offer| offer.kind.as_str()).collect();
+            format!("it runs backend {:?}; this node has {kinds}", theirs.join(", "))
+        }
+    }
+}
+
 /// Whether the next backend is to be asked.
-fn open(outcome: Option<&Outcome>) -> bool {
-    matches!(outcome, None | Some(Outcome::Unreachable(_)))
+fn is_open(outcome: Option<&Outcome>) -> bool {
+    match outcome {
+        None | Some(Outcome::Unreachable(_)) => true,
+        Some(Outcome::Partial { why, .. }) => matches!(**why, Outcome::Unreachable(_)),
+        Some(_) => false,
+    }
 }
 
 fn judge(answer: PeerAnswer, peer: &Peer, planner: &Planner) -> Outcome {
@@ -161,16 +286,22 @@ fn judge(answer: PeerAnswer, peer: &Peer, planner: &Planner) -> Outcome {
             let judged = parts.into_iter().map(|(family, verdict)| (family, judge_verdict(verdict, peer, planner)));
             join_parts(judged)
         }
-        PeerAnswer::Violation(reason) => Outcome::Rejected(format!("backend {}: {reason}", planner.kind)),
-        PeerAnswer::Faulted(fault) => Outcome::Failed(format!("backend {} {fault}", planner.kind)),
+        PeerAnswer::Violation(reason) => {
+            Outcome::Rejected(planner.id.clone(), format!("backend {}: {reason}", planner.id.kind))
+        }
+        PeerAnswer::Faulted(fault) => {
+            Outcome::Failed(planner.id.clone(), format!("backend {} {fault}", planner.id.kind))
+        }
     }
 }
 
 fn judge_verdict(verdict: Verdict, peer: &Peer, planner: &Planner) -> Outcome {
     match verdict {
         Verdict::Plan(intents) => match policy::check_peer(&intents, peer, &planner.node, &planner.plan.links) {
-            Ok(()) => Outcome::Planned { backend: planner.kind.clone(), intents },
-            Err(violation) => Outcome::Rejected(format!("backend {}: {violation}", planner.kind)),
+            Ok(()) => Outcome::Planned { backend: planner.id.clone(), intents },
+            Err(violation) => {
+                Outcome::Rejected(planner.id.clone(), format!("backend {}: {violation}", planner.id.kind))
+            }
         },
         Verdict::Unreachable(reason) => Outcome::Unreachable(reason),
         Verdict::Incomplete(reason) => Outcome::Incomplete(reason),

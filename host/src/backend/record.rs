@@ -18,29 +18,28 @@ pub const FILE: &str = "backends.json";
 /// Changes with the form of the file.
 const VERSION: u32 = 1;
 
-/// A configuration that was accepted, and the instances that came of it.
+/// What was accepted last, and what stands around it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
-    /// The text of net-conf.json.
-    pub net_conf: String,
+    /// What is attached now.
+    #[serde(flatten)]
+    pub now: AcceptedList,
     /// Counts the lists that were accepted.
     pub generation: u64,
-    /// What is attached, the most preferred first.
-    pub instances: Vec<AcceptedInstance>,
     /// What was attached before, to go back to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub previous: Option<Before>,
+    pub previous: Option<AcceptedList>,
     /// What is not to be tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refused>,
 }
 
-/// The configuration before the present one.
+/// A configuration, and the instances that came of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Before {
+pub struct AcceptedList {
     /// The text of net-conf.json.
     pub net_conf: String,
-    /// What was attached, the most preferred first.
+    /// What is attached, the most preferred first.
     pub instances: Vec<AcceptedInstance>,
 }
 
@@ -156,10 +155,12 @@ mod tests {
             retiring,
         };
         Accepted {
-            net_conf: r#"{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}"#.into(),
+            now: AcceptedList {
+                net_conf: r#"{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}"#.into(),
+                instances: vec![instance(3, "host-gw", false), instance(2, "vxlan", true)],
+            },
             generation: 7,
-            instances: vec![instance(3, "host-gw", false), instance(2, "vxlan", true)],
-            previous: Some(Before { net_conf: "{}".into(), instances: vec![instance(2, "vxlan", false)] }),
+            previous: Some(AcceptedList { net_conf: "{}".into(), instances: vec![instance(2, "vxlan", false)] }),
             refused: Some(Refused { fingerprint: "1f3a".into(), reason: "trapped".into(), by_operator: false }),
         }
     }

@@ -24,7 +24,7 @@ pub(super) async fn run(arguments: &CleanupArguments) -> Result<(), String> {
             socket.display()
         ));
     }
-    let conf = NetConf::load(&arguments.net_config_path).map_err(|error| {
+    let (_, conf) = NetConf::read(&arguments.net_config_path).map_err(|error| {
         format!(
             "{error}; cleanup needs the cluster's networks to know its routes: give the file with --net-config-path"
         )

@@ -86,20 +86,20 @@ const FAMILIES: [FamilyKeys; 2] = [
 ];
 
 impl NetConf {
-    /// Reads a file.
+    /// Reads a file; returns its text as well.
     ///
     /// # Errors
     /// With a sentence that names the file, the place in it and what to do.
-    pub fn load(path: &Path) -> Result<Self, LoadError> {
+    pub fn read(path: &Path) -> Result<(String, Self), LoadError> {
         let bytes = fs::read(path).map_err(|error| match error.kind() {
             ErrorKind::NotFound => LoadError::Missing { path: path.to_owned() },
             _ => LoadError::Read { path: path.to_owned(), error },
         })?;
-        let parsed = match std::str::from_utf8(&bytes) {
-            Ok(text) => Self::parse(text),
-            Err(error) => Err(not_utf8(&bytes[..error.valid_up_to()])),
-        };
-        parsed.map_err(|error| LoadError::Content { path: path.to_owned(), error })
+        let wrong = |error| LoadError::Content { path: path.to_owned(), error };
+        let text = String::from_utf8(bytes)
+            .map_err(|error| wrong(not_utf8(&error.as_bytes()[..error.utf8_error().valid_up_to()])))?;
+        let conf = Self::parse(&text).map_err(wrong)?;
+        Ok((text, conf))
     }
 
     /// Reads a text.

@@ -1,15 +1,15 @@
 //! The attached backends: components that are loaded, and what they plan for this node.
 
-use std::collections::HashSet;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use twill_model::{Mac, Node, NodePlan};
-use twill_sandbox::{Loaded, Sandbox};
+use twill_sandbox::{Digest, Loaded, Sandbox};
 
 use super::{Options, StartError};
-use crate::backend::planning::Planner;
-use crate::backend::source::{self, Found, Places, SourceError};
+use crate::backend::planning::{self, BackendId, Planner};
+use crate::backend::source::{Found, SourceError};
 use crate::config::BackendConfig;
 
 /// What this host can do for backends.
@@ -18,6 +18,11 @@ pub(super) const FEATURES: [&str; 4] = ["link.vxlan", "route", "neighbor", "forw
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// So often a backend may break down over peers ...
+const MOST_FAULTS: usize = 3;
+/// ... within this time, before the one that was there earlier is put back.
+const FAULTS_WITHIN: Duration = Duration::from_secs(60);
 
 /// A component that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -52,9 +57,38 @@ pub(super) fn sandbox(options: &Options) -> Result<Sandbox, StartError> {
         .map_err(|error| StartError::Sandbox(error.to_string()))
 }
 
+/// What a backend is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It receives, and is announced; nothing is sent through it yet.
+    Candidate,
+    /// The configuration names it.
+    Active,
+    /// An earlier configuration named it. It sends where no other can, and receives until nobody sends through it.
+    Retiring,
+    /// It still receives and is announced no more, since then.
+    Withdrawn(Instant),
+}
+
+impl Role {
+    /// Whether peers are told of it.
+    pub(super) fn is_offered(self) -> bool {
+        !matches!(self, Self::Withdrawn(_))
+    }
+
+    /// Whether the configuration does not name it any more.
+    pub(super) fn is_leaving(self) -> bool {
+        matches!(self, Self::Retiring | Self::Withdrawn(_))
+    }
+}
+
 /// A backend of this node.
 #[derive(Debug)]
 pub(super) struct Attached {
+    /// Which one.
+    pub(super) id: BackendId,
+    /// What it is there for.
+    pub(super) role: Role,
     /// Its place in net-conf.json.
     pub(super) config: BackendConfig,
     /// Its component.
@@ -72,17 +106,20 @@ pub(super) struct Attached {
     /// The facts that gave the error, and when to try them again; never, if trying again changes nothing.
     failed: Option<(Arc<Node>, Option<Instant>)>,
     failures: u32,
+    /// When it broke down over a peer, lately.
+    faults: VecDeque<Instant>,
 }
 
 impl Attached {
-    /// Finds and loads a component.
+    /// Loads a component.
     pub(super) async fn load(
         sandbox: &Sandbox,
         config: &BackendConfig,
-        backends_dir: &std::path::Path,
+        instance: u32,
+        found: Found,
     ) -> Result<Self, LoadFailure> {
         let kind = || config.kind.clone();
-        let Found { artifact, origin, .. } = source::find(config, Places { backends_dir, store: None })?;
+        let Found { artifact, origin, .. } = found;
         let loaded = sandbox
             .load(&config.kind, artifact)
             .await
@@ -92,6 +129,7 @@ impl Attached {
         }
         tracing::info!(
             backend = config.kind,
+            instance,
             name = loaded.descriptor().name,
             version = loaded.descriptor().version,
             digest = %loaded.digest(),
@@ -99,6 +137,8 @@ impl Attached {
             "backend loaded"
         );
         Ok(Self {
+            id: BackendId { instance, kind: config.kind.as_str().into() },
+            role: Role::Candidate,
             config: config.clone(),
             loaded,
             origin,
@@ -108,7 +148,28 @@ impl Attached {
             link_error: None,
             failed: None,
             failures: 0,
+            faults: VecDeque::new(),
         })
+    }
+
+    /// Whether it is this component with this configuration.
+    pub(super) fn is(&self, config: &BackendConfig, digest: &Digest) -> bool {
+        (&self.config.kind, &self.config.config) == (&config.kind, &config.config) && self.loaded.digest() == digest
+    }
+
+    /// What it and its peers must agree about; none before it has a plan.
+    pub(super) fn wire(&self) -> Option<String> {
+        self.plan.as_deref().map(planning::wire)
+    }
+
+    /// Notes that it broke down over a peer. Tells whether that was once too often.
+    pub(super) fn note_fault(&mut self) -> bool {
+        let now = Instant::now();
+        self.faults.push_back(now);
+        while self.faults.front().is_some_and(|at| *at + FAULTS_WITHIN < now) {
+            self.faults.pop_front();
+        }
+        self.faults.len() >= MOST_FAULTS
     }
 
     /// Whether it has to be asked for a plan with these facts now. Facts that gave the present plan need no other one,
@@ -158,34 +219,27 @@ impl Attached {
     /// What asks it for peers; none without a plan for the node.
     pub(super) fn planner(&self) -> Option<Planner> {
         let (plan, facts) = (self.plan.as_ref()?, self.facts.as_ref()?);
-        Some(Planner {
-            kind: self.config.kind.clone(),
-            loaded: self.loaded.clone(),
-            node: Arc::clone(facts),
-            plan: Arc::clone(plan),
-        })
+        Some(Planner::new(self.id.clone(), self.loaded.clone(), Arc::clone(facts), Arc::clone(plan)))
     }
 
     /// Addresses of its links.
     pub(super) fn macs(&self) -> impl Iterator<Item = Mac> {
         self.plan.iter().flat_map(|plan| &plan.links).filter_map(|link| link.mac)
     }
-
-    /// Names of its links.
-    pub(super) fn link_names(&self) -> HashSet<&str> {
-        self.plan.iter().flat_map(|plan| &plan.links).map(|link| link.name.as_str()).collect()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::source::{self, Places};
 
     #[tokio::test]
     async fn facts_that_come_back_end_a_failure() {
         let sandbox = Sandbox::new(twill_sandbox::Options::default()).unwrap();
         let config = BackendConfig { kind: "vxlan".into(), config: "{}".into(), component: None };
-        let mut attached = Attached::load(&sandbox, &config, std::path::Path::new("/nowhere")).await.unwrap();
+        let places = Places { backends_dir: std::path::Path::new("/nowhere"), store: None };
+        let found = source::find(&config, places).unwrap();
+        let mut attached = Attached::load(&sandbox, &config, 1, found).await.unwrap();
         let facts = |mtu| Node {
             name: "n1".into(),
             config: "{}".into(),

@@ -92,7 +92,7 @@ pub(super) struct Guard {
 
 impl Guard {
     pub(super) fn new(options: &FirewallOptions, conf: &NetConf) -> Self {
-        let mode = if conf.nftables { Mode::Nftables } else { Mode::Iptables };
+        let mode = mode_of(conf);
         let watch = Watch::open().map_err(|error| {
             tracing::warn!(%error, "the kernel does not tell of changes of firewall rules; they are looked at from time to time");
         });
@@ -137,6 +137,11 @@ impl Guard {
     /// Takes in what is wanted, and starts to look if that is due.
     fn tend(&mut self, conf: &NetConf, lease: &Lease) {
         let now = Instant::now();
+        let mode = mode_of(conf);
+        if self.mode != mode && self.firewall.is_some() {
+            // Writing the rules of one mode ends with removing those of the other.
+            (self.mode, self.firewall, self.plan) = (mode, Some(Firewall::new(mode)), None);
+        }
         let plan = plan(&self.options, conf, lease);
         if self.plan.as_ref() != Some(&plan) {
             self.plan = Some(plan);
@@ -347,6 +352,10 @@ pub(super) fn check_bridge(options: &FirewallOptions, conf: &NetConf) -> Result<
         tracing::warn!("{problem}");
     }
     Ok(())
+}
+
+fn mode_of(conf: &NetConf) -> Mode {
+    if conf.nftables { Mode::Nftables } else { Mode::Iptables }
 }
 
 fn plan(options: &FirewallOptions, conf: &NetConf, lease: &Lease) -> Plan {

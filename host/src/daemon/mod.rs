@@ -7,6 +7,7 @@
 mod attached;
 mod blackhole;
 pub mod control;
+mod fault;
 mod firewall;
 mod options;
 mod own;
@@ -16,6 +17,7 @@ mod report;
 mod socket;
 mod startup;
 pub mod status;
+mod swap;
 mod telling;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -38,6 +40,7 @@ use crate::telemetry::{self, Pulse};
 use crate::uplink::UplinkError;
 use attached::{Attached, LoadFailure};
 use blackhole::Blackhole;
+use control::ControlSocket;
 use firewall::Guard;
 pub use firewall::{BridgeCheck, FirewallOptions};
 pub use options::{NodeIdentity, NodesFrom, Options};
@@ -46,6 +49,7 @@ use peering::{Job, Peering};
 use publish::Publisher;
 use startup::{Feeding, Startup};
 use status::{REMEMBERED_ERRORS, StatusSocket, Timings, WAITING_QUESTIONS};
+use swap::{Files, Swap};
 use telling::Teller;
 
 /// Changes of links come in bursts (a flap is four); one look serves them all.
@@ -79,14 +83,6 @@ pub enum StartError {
     /// The configuration.
     #[error(transparent)]
     Config(#[from] LoadError),
-    /// More than one backend.
-    #[error("{file} has {count} backends in Backends; this release runs one: leave one there, or use Backend", file = file.display())]
-    SeveralBackends {
-        /// The configuration.
-        file: PathBuf,
-        /// How many there are.
-        count: usize,
-    },
     /// The status socket.
     #[error("making the status socket in {dir}: {error}; give another folder with --run-dir, or stop the other daemon", dir = dir.display())]
     Socket {
@@ -140,14 +136,15 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     if !may_change_the_network() {
         return Err(StartError::NotAllowed);
     }
-    let conf = NetConf::load(&options.net_config_path)?;
-    if conf.backends.len() > 1 {
-        return Err(StartError::SeveralBackends { file: options.net_config_path.clone(), count: conf.backends.len() });
-    }
+    let files = Files::new(&options);
+    let start = swap::start(&options, &files)?;
+    let conf = start.goal.conf.clone();
     firewall::check_bridge(&options.firewall, &conf).map_err(StartError::Bridge)?;
     let (asking, questions) = mpsc::channel(WAITING_QUESTIONS);
-    let socket = StatusSocket::open(&options.run_dir, asking.clone())
-        .map_err(|error| StartError::Socket { dir: options.run_dir.clone(), error })?;
+    let in_run_dir = |error| StartError::Socket { dir: options.run_dir.clone(), error };
+    let socket = StatusSocket::open(&options.run_dir, asking.clone()).map_err(in_run_dir)?;
+    let (ordering, orders) = mpsc::channel(WAITING_QUESTIONS);
+    let control = ControlSocket::open(&options.run_dir, ordering).map_err(in_run_dir)?;
     let pulse = Arc::new(Pulse::default());
     if let Some(address) = options.health {
         telemetry::serve(address, Arc::clone(&pulse), asking, options.pool_dir.clone())
@@ -156,10 +153,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     pulse.starting("loading backends");
     let mut dataplane = Dataplane::connect(&options.run_dir, conf.networks.clone()).await?;
     let sandbox = attached::sandbox(&options)?;
-    let mut attached = Vec::new();
-    for backend in &conf.backends {
-        attached.push(Attached::load(&sandbox, backend, &options.backends_dir).await?);
-    }
+    let attached = start.attach(&sandbox, &files).await?;
     let time = |a: &Attached| a.loaded.loading() + a.loaded.compiling().unwrap_or_default();
     let component_load = attached.iter().map(time).sum::<Duration>();
     let source = Arc::new(startup::source(&options).await?);
@@ -170,6 +164,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     let record = store.get(&node);
     let own = Own::discover(&node, &options, &conf, &mut dataplane, record.as_deref()).await?;
     tracing::info!(node, uplink = %own.selected.uplink.name, version = env!("CARGO_PKG_VERSION"), "started");
+    let swap = Swap::new(&options, files, orders, start, &attached);
     let daemon = Daemon {
         publisher: Publisher::new(Arc::clone(&source), Arc::clone(&store), &node, &options),
         teller: Teller::new(Arc::clone(&source), &node),
@@ -181,6 +176,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         started,
         dataplane,
         sandbox,
+        swap,
         attached,
         store,
         own,
@@ -198,7 +194,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         timings: Timings { first_route_ms: None, component_load_ms: component_load.as_secs_f64() * 1000.0 },
     };
     let result = daemon.live(startup, feeding).await;
-    drop(socket);
+    drop((socket, control));
     result
 }
 
@@ -221,6 +217,7 @@ struct Daemon {
     sandbox: Sandbox,
     /// Most preferred first.
     attached: Vec<Attached>,
+    swap: Swap,
     source: Arc<Source>,
     store: Arc<NodeStore>,
     teller: Teller,
@@ -276,6 +273,7 @@ impl Daemon {
                     Err(error) => self.complain("publishing", error),
                 },
                 () = self.store.changed() => {}
+                arrived = self.swap.progress() => self.take_swap(arrived).await,
                 complaints = self.firewall.progress() => {
                     complaints.into_iter().for_each(|complaint| self.complain("firewall", complaint));
                 }
@@ -345,6 +343,7 @@ impl Daemon {
         if due(&mut self.due.routes) {
             self.look_at_reachability().await;
         }
+        self.tend_swap().await;
         if self.job.is_none() {
             self.start_job().await;
         }
@@ -365,7 +364,7 @@ impl Daemon {
             [self.due.links, self.due.routes, self.due.resync, self.due.drain, self.due.reselect, self.due.settle];
         let rules = [self.firewall.next_due(), self.blackhole.next_due()];
         let later = [self.dataplane.table().next_due(), self.publisher.next_due(), self.teller.next_due()];
-        let later = later.into_iter().chain(rules);
+        let later = later.into_iter().chain(rules).chain([self.swap.next_due()]);
         // While a component is asked, what else has to be asked waits for that to end.
         let asking = self.job.is_some();
         let questions = self.attached.iter().filter_map(Attached::next_due).chain(self.peering.next_due());
@@ -412,8 +411,7 @@ impl Daemon {
     async fn drain_links(&mut self) {
         let now = Instant::now();
         let blind = self.is_blind();
-        let wanted = self.attached.iter().flat_map(|a| a.link_names()).collect();
-        for (index, name) in self.dataplane.leftover_links(&wanted) {
+        for (index, name) in self.dataplane.leftover_links() {
             match self.dataplane.unused_since(index) {
                 Some(since) if now >= since + DRAIN && !blind => match self.dataplane.remove_link(index, &name).await {
                     Ok(()) => tracing::info!(link = name, "removed: nothing leads through it any more"),

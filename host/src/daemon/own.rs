@@ -1,20 +1,21 @@
 //! This node: its uplink, its lease, and what backends are told of it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use ipnet::IpNet;
-use twill_model::{ExistingLink, Family, Node, NodeFamily};
+use twill_model::{ExistingLink, Family, Node, NodeFamily, NodePlan};
 
-use super::attached::{Attached, FEATURES};
+use super::attached::FEATURES;
 use super::{Daemon, Options, StartError};
-use crate::config::NetConf;
+use crate::backend::planning::BackendId;
+use crate::config::{BackendConfig, NetConf};
 use crate::dataplane::Dataplane;
 use crate::intent::wanted::Owner;
 use crate::lease::{self, BadAddress, Lease, public_overrides};
-use crate::nodes::{AnnotationKeys, NodeRecord};
+use crate::nodes::{AnnotationKeys, NodeRecord, Offer, own_offers};
 use crate::uplink::{self, Selected, Selectors, UplinkError};
 
 /// What every link's name begins with: flannel's, since they are flannel's links.
@@ -36,8 +37,8 @@ pub(super) struct Own {
     pub(super) waiting: Option<String>,
     /// Links under our prefix when the daemon started.
     existing_links: Vec<ExistingLink>,
-    /// What the own Node said when the daemon started, by the type of backend.
-    published: Option<(String, BTreeMap<Family, String>)>,
+    /// What the own Node offered when the daemon started.
+    published: Option<Vec<Offer>>,
     /// Subnets of nodes whose newest record is of no use.
     unusable: HashMap<String, Vec<IpNet>>,
 }
@@ -75,9 +76,9 @@ impl Own {
     }
 
     /// What a backend is told of this node; none while there is no lease.
-    pub(super) fn facts(&self, attached: &Attached) -> Option<Node> {
-        let kind = &attached.config.kind;
-        let published = self.published.as_ref().filter(|(of, _)| of == kind).map(|(_, data)| data);
+    pub(super) fn facts(&self, config: &BackendConfig) -> Option<Node> {
+        let kind = &config.kind;
+        let published = self.published.iter().flatten().find(|offer| offer.kind == *kind).map(|offer| &offer.data);
         let lease = self.lease.as_ref()?;
         let family = |leased: &lease::LeaseFamily| {
             let selected = self.selected.family(leased.family)?;
@@ -92,7 +93,7 @@ impl Own {
         };
         Some(Node {
             name: self.name.clone(),
-            config: attached.config.config.clone(),
+            config: config.config.clone(),
             uplink: self.selected.uplink.clone(),
             families: lease.families.iter().filter_map(family).collect(),
             link_prefix: LINK_PREFIX.to_owned(),
@@ -111,7 +112,7 @@ impl Own {
             return Ok(());
         };
         if self.published.is_none() {
-            self.published = Some(published(&record, keys));
+            self.published = Some(own_offers(&record, keys));
         }
         let result = match lease::own_lease(&record, conf) {
             Ok(lease) => {
@@ -256,16 +257,23 @@ impl Daemon {
     /// Brings all links into the state that their plans describe, and the plans' entries onto them.
     pub(super) async fn ensure_links(&mut self) {
         let before = self.dataplane.interfaces().clone();
-        for index in 0..self.attached.len() {
-            let attached = &self.attached[index];
-            let Some(plan) = attached.plan.clone() else { continue };
-            let kind = attached.config.kind.clone();
-            let result = self.dataplane.ensure(&kind, &plan.links, &self.own.selected.uplink).await;
-            self.attached[index].link_error = result.err().map(|error| format!("backend {kind}: {error}"));
-            if let Some(error) = self.attached[index].link_error.clone() {
-                self.complain("links", error);
+        let plans: Vec<(BackendId, Arc<NodePlan>)> =
+            self.attached.iter().filter_map(|a| Some((a.id.clone(), a.plan.clone()?))).collect();
+        let errors = match self.dataplane.ensure(&plans, &self.own.selected.uplink).await {
+            Ok(errors) => errors,
+            Err(error) => {
+                self.complain("reading the kernel's links", error.to_string());
                 self.due.links = Some(Instant::now() + super::RETRY);
+                return;
             }
+        };
+        self.attached.iter_mut().for_each(|attached| attached.link_error = None);
+        for (instance, error) in errors {
+            let Some(attached) = self.attached.iter_mut().find(|a| a.id.instance == instance) else { continue };
+            let error = format!("backend {}: {error}", attached.id.kind);
+            attached.link_error = Some(error.clone());
+            self.complain("links", error);
+            self.due.links = Some(Instant::now() + super::RETRY);
         }
         if *self.dataplane.interfaces() != before {
             let owners: Vec<Owner> = self.peering.wanted.owners().cloned().collect();
@@ -302,10 +310,4 @@ async fn discover_uplink(
 fn effective_selectors(options: &Options, record: Option<&NodeRecord>) -> Result<Selectors, BadAddress> {
     let overrides = record.map_or(Ok(Vec::new()), |record| public_overrides(&options.keys, record))?;
     Ok(options.selectors.clone().with_public(&overrides))
-}
-
-fn published(record: &NodeRecord, keys: &AnnotationKeys) -> (String, BTreeMap<Family, String>) {
-    let get = |key: String| record.annotations.get(&key).cloned();
-    let data = Family::ALL.into_iter().filter_map(|family| Some((family, get(keys.backend_data(family))?))).collect();
-    (get(keys.backend_type()).unwrap_or_default(), data)
 }

@@ -6,16 +6,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use twill_model::{Family, Intent, Link, Mac, Node, NodePlan, Peer, PeerFamily};
+use twill_model::{Family, Intent, Link, Mac, Node, NodePlan};
 use twill_netlink::Key;
 
+use super::attached::{Attached, Role};
 use super::status::{PeerState, Plans};
 use super::{Daemon, StartError};
-use crate::backend::planning::{NodeError, Outcome, Planner, plan_node, plan_peers};
+use crate::backend::planning::{BackendId, NodeError, Outcome, Planner, Question, plan_node, plan_peers};
 use crate::dataplane::Tenant;
 use crate::intent::policy::Holder;
 use crate::intent::wanted::{Owner, Plan, Wanted};
-use crate::nodes::{NodeRecord, PeerRecord, peer_of};
+use crate::nodes::{NodeRecord, peer_of};
 use crate::peers::{Change, Peers};
 
 /// The first pause after a backend broke down over a peer; each further one doubles.
@@ -29,9 +30,9 @@ const PEERS_A_JOB: usize = 4096;
 #[derive(Debug)]
 pub(super) enum Job {
     /// Asked a backend for the node's plan.
-    Node { index: usize, facts: Arc<Node>, result: Result<NodePlan, NodeError> },
+    Node { instance: u32, facts: Arc<Node>, result: Result<NodePlan, NodeError> },
     /// Asked the backends for peers.
-    Peers { generation: u64, outcomes: Vec<(Peer, Outcome)> },
+    Peers { generation: u64, outcomes: Vec<(Question, Outcome)> },
 }
 
 /// What is known of one peer.
@@ -40,7 +41,7 @@ struct Slot {
     /// Which of its families are on-link; empty until the kernel was asked.
     on_link: BTreeMap<Family, bool>,
     /// The facts that were asked about last, and with which plans for the node.
-    asked: Option<(u64, Peer)>,
+    asked: Option<(u64, Question)>,
     /// How it ended, if not with a plan.
     trouble: Option<(PeerState, String)>,
     /// Families that have no plan at all, so that what is there for them stays.
@@ -74,6 +75,11 @@ impl Peering {
     /// How a peer stands, if not well.
     pub(super) fn trouble(&self, name: &str) -> Option<&(PeerState, String)> {
         self.slots.get(name)?.trouble.as_ref()
+    }
+
+    /// Whether anybody waits to be asked about.
+    pub(super) fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
     }
 
     /// Whether a peer waits to be asked about.
@@ -142,7 +148,9 @@ impl Daemon {
 
     /// Does for the plans what changed for the peers.
     pub(super) fn follow_peers(&mut self) {
-        for (name, change) in self.peers.take_changes() {
+        let changes = self.peers.take_changes();
+        self.swap.others |= !changes.is_empty();
+        for (name, change) in changes {
             if change == Change::Lost {
                 self.withdraw(&name);
             }
@@ -166,6 +174,7 @@ impl Daemon {
     /// Forgets a node: what leads to it goes.
     pub(super) fn forget_peer(&mut self, name: &str) {
         self.own.forget_unusable(name);
+        self.swap.others = true;
         self.peers.remove(name);
         self.withdraw(name);
         self.peering.forget(name);
@@ -223,12 +232,13 @@ impl Daemon {
     /// Starts what has to be asked of a component, if anything has.
     pub(super) async fn start_job(&mut self) {
         for index in 0..self.attached.len() {
-            let Some(facts) = self.own.facts(&self.attached[index]) else { return };
+            let Some(facts) = self.own.facts(&self.attached[index].config) else { return };
             if self.attached[index].wants_plan(&facts) {
                 return self.start_node_job(index, Arc::new(facts)).await;
             }
         }
-        let planners: Vec<Planner> = self.attached.iter().filter_map(|a| a.planner()).collect();
+        let sending = self.attached.iter().filter(|a| a.role != Role::Candidate);
+        let planners: Vec<Planner> = sending.filter_map(Attached::planner).collect();
         if planners.is_empty() {
             return;
         }
@@ -256,16 +266,16 @@ impl Daemon {
             }
         };
         let (sandbox, loaded) = (self.sandbox.clone(), self.attached[index].loaded.clone());
-        let kind = self.attached[index].config.kind.clone();
+        let BackendId { instance, kind } = self.attached[index].id.clone();
         self.job = Some(tokio::spawn(async move {
             let holder = |link: &Link| tenants.get(&link.name).map_or(Holder::Free, |tenant| tenant.holder(&link.kind));
             let result = plan_node(&sandbox, &kind, &loaded, &facts, holder).await;
-            Job::Node { index, facts, result }
+            Job::Node { instance, facts, result }
         }));
     }
 
-    /// The facts of peers that have to be asked about now.
-    async fn next_peers(&mut self) -> Vec<Peer> {
+    /// Peers that have to be asked about now.
+    async fn next_peers(&mut self) -> Vec<Question> {
         let mut names: Vec<String> = self.peering.dirty.iter().cloned().collect();
         names.sort_by_cached_key(|name| {
             self.peers.get(name).map(|r| (r.created.is_none(), r.created.clone(), name.clone()))
@@ -279,7 +289,7 @@ impl Daemon {
             self.peering.dirty.remove(&name);
             let Some(record) = self.peers.get(&name) else { continue };
             let slot = self.peering.slots.entry(name).or_default();
-            let peer = facts(record, &slot.on_link);
+            let peer = Question::about(record, &slot.on_link);
             if slot.asked.as_ref() != Some(&(self.peering.generation, peer.clone())) {
                 peers.push(peer);
             }
@@ -287,16 +297,25 @@ impl Daemon {
         peers
     }
 
+    /// The questions about all peers, as they would be asked now.
+    pub(super) fn questions(&self) -> Vec<Question> {
+        let none = BTreeMap::new();
+        let on_link = |name: &str| self.peering.slots.get(name).map_or(&none, |slot| &slot.on_link);
+        self.peers.iter().map(|record| Question::about(record, on_link(&record.name))).collect()
+    }
+
     /// Takes in what a job did.
     pub(super) async fn absorb(&mut self, job: Job) -> Result<(), StartError> {
         match job {
-            Job::Node { index, facts, result: Ok(plan) } => self.absorb_node_plan(index, facts, plan).await,
-            Job::Node { index, facts, result: Err(error) } => {
+            Job::Node { instance, facts, result: Ok(plan) } => self.absorb_node_plan(instance, facts, plan).await,
+            Job::Node { instance, facts, result: Err(error) } => {
                 if self.starting && error.is_final() {
                     return Err(StartError::Own(error.to_string()));
                 }
                 self.peering.violations += u64::from(matches!(error, NodeError::Refused { .. }));
-                self.attached[index].fail(facts, error.to_string(), error.is_final());
+                if let Some(attached) = self.attached.iter_mut().find(|a| a.id.instance == instance) {
+                    attached.fail(facts, error.to_string(), error.is_final());
+                }
                 self.complain("planning this node", error.to_string());
             }
             Job::Peers { generation, mut outcomes } => {
@@ -310,26 +329,32 @@ impl Daemon {
         Ok(())
     }
 
-    async fn absorb_node_plan(&mut self, index: usize, facts: Arc<Node>, plan: NodePlan) {
-        let owner = Owner::Node(self.attached[index].config.kind.clone());
-        let intents = Plan { backend: self.attached[index].config.kind.clone(), intents: plan.intents.clone() };
-        self.attached[index].accept(facts, plan);
+    async fn absorb_node_plan(&mut self, instance: u32, facts: Arc<Node>, plan: NodePlan) {
+        let Some(attached) = self.attached.iter_mut().find(|a| a.id.instance == instance) else { return };
+        let owner = Owner::Node(instance);
+        let intents = Plan { backend: attached.id.clone(), intents: plan.intents.clone() };
+        attached.accept(facts, plan);
         self.ensure_links().await;
         if self.peering.wanted.accept(&owner, intents, &HashSet::new()).is_ok() {
             let entries = self.peering.wanted.entries(&owner, self.dataplane.interfaces());
             self.dataplane.want(&owner, entries);
         }
+        self.plan_everybody_anew();
+        self.resync().await;
+    }
+
+    /// Something changed that every peer's plan depends on.
+    pub(super) fn plan_everybody_anew(&mut self) {
         self.peering.generation += 1;
         self.peering.dirty.extend(self.peers.iter().map(|record| record.name.clone()));
-        self.resync().await;
     }
 
     /// Whether the kernel has all stations of a plan where the plan wants them.
     fn is_in_place(&self, outcome: &Outcome) -> bool {
-        let Outcome::Planned { intents, .. } = outcome else { return false };
+        let Outcome::Planned { backend, intents } = outcome else { return false };
         let links = &self.dataplane.interfaces().links;
         let seen = |link: &String, mac: Mac, remote: IpAddr| {
-            links.get(link).is_some_and(|link| {
+            links.get(&(backend.instance, link.clone())).is_some_and(|link| {
                 self.dataplane.table().seen(&Key::Forwarding { link: *link, mac, remote }).is_some()
             })
         };
@@ -339,10 +364,10 @@ impl Daemon {
         })
     }
 
-    fn absorb_outcome(&mut self, generation: u64, peer: Peer, outcome: Outcome) {
+    fn absorb_outcome(&mut self, generation: u64, peer: Question, outcome: Outcome) {
         let Some(record) = self.peers.get(&peer.name) else { return };
         let slot = self.peering.slots.entry(peer.name.clone()).or_default();
-        if facts(record, &slot.on_link) != peer {
+        if Question::about(record, &slot.on_link) != peer {
             // The peer moved on while it was asked about; it is dirty, and the answer is for another one.
             return;
         }
@@ -358,8 +383,10 @@ impl Daemon {
                 self.accept_plan(&name, backend, intents, missing, trouble);
             }
             other => {
-                let failed = matches!(other, Outcome::Failed(_));
-                self.peering.violations += u64::from(matches!(other, Outcome::Rejected(_)));
+                let failed = matches!(other, Outcome::Failed(..));
+                self.peering.violations += u64::from(matches!(other, Outcome::Rejected(..)));
+                let before = self.peering.trouble(&name).map(|(state, _)| *state);
+                self.blame(&other, before);
                 let slot = self.peering.slots.entry(name.clone()).or_default();
                 slot.trouble = trouble(other);
                 if failed {
@@ -379,7 +406,7 @@ impl Daemon {
     fn accept_plan(
         &mut self,
         name: &str,
-        backend: String,
+        backend: BackendId,
         intents: Vec<Intent>,
         missing: Vec<Family>,
         trouble: Option<(PeerState, String)>,
@@ -417,29 +444,14 @@ impl Daemon {
     }
 }
 
-fn facts(record: &PeerRecord, on_link: &BTreeMap<Family, bool>) -> Peer {
-    let family = |f: &crate::nodes::PeerRecordFamily| PeerFamily {
-        family: f.family,
-        subnets: f.subnets.clone(),
-        public: f.public,
-        published: f.published.clone(),
-        on_link: on_link.get(&f.family).copied().unwrap_or(false),
-    };
-    Peer {
-        name: record.name.clone(),
-        backend: record.backend_type.clone(),
-        families: record.families.iter().map(family).collect(),
-    }
-}
-
 fn trouble(outcome: Outcome) -> Option<(PeerState, String)> {
     match outcome {
         Outcome::Planned { .. } | Outcome::Partial { .. } => None,
         Outcome::Unreachable(reason) => Some((PeerState::Unreachable, reason)),
         Outcome::Incomplete(reason) => Some((PeerState::Incomplete, reason)),
         Outcome::Invalid(reason) => Some((PeerState::Invalid, reason)),
-        Outcome::Rejected(reason) => Some((PeerState::Rejected, reason)),
-        Outcome::Failed(reason) => Some((PeerState::Failed, reason)),
+        Outcome::Rejected(_, reason) => Some((PeerState::Rejected, reason)),
+        Outcome::Failed(_, reason) => Some((PeerState::Failed, reason)),
     }
 }
 

@@ -4,16 +4,19 @@
 //! It speaks only once what it says is true: links are up, and every peer was looked at once. A pod that starts because
 //! of subnet.env finds a network.
 
+use std::collections::BTreeSet;
 use std::future::pending;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
+use twill_sandbox::Digest;
 
+use super::attached::{Attached, Role};
 use super::{Daemon, Options};
 use crate::lease::{Conflist, SubnetEnv, own_annotations};
-use crate::nodes::{Condition, NodeStore, OwnPatch, Source};
+use crate::nodes::{AnnotationKeys, Announced, Announcement, Condition, NodeStore, OwnPatch, Source};
 
 /// The pause after a write that failed, or that somebody undid at once; each further one doubles, ...
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -26,6 +29,7 @@ pub(super) struct Publisher {
     source: Arc<Source>,
     store: Arc<NodeStore>,
     node: String,
+    keys: AnnotationKeys,
     subnet_file: PathBuf,
     set_condition: bool,
     /// The last patch that is in the own Node, unless the Node changed since.
@@ -57,6 +61,7 @@ impl Publisher {
             source,
             store,
             node: node.to_owned(),
+            keys: options.keys.clone(),
             subnet_file: options.subnet_file.clone(),
             set_condition: options.set_condition,
             patched: None,
@@ -87,6 +92,13 @@ impl Publisher {
     /// When something that could not be written is due again.
     pub(super) fn next_due(&self) -> Option<Instant> {
         [self.patch_again, self.write_again].into_iter().flatten().min()
+    }
+
+    /// Whether the own Node says that it can be reached so.
+    pub(super) fn has_told(&self, announcement: Option<&str>) -> bool {
+        let key = self.keys.backends();
+        let told = self.patched.as_ref().and_then(|patch| patch.annotations.get(&key));
+        announcement.is_some() && told.map(String::as_str) == announcement
     }
 
     /// Forgets pauses that are over.
@@ -209,17 +221,19 @@ impl Daemon {
         if !self.peering.settled {
             return;
         }
-        let (Some(lease), Some(record), Some(first)) = (&self.own.lease, &self.own.record, self.attached.first())
-        else {
+        if self.attached.iter().any(|a| a.role == Role::Active && a.trouble().is_some()) {
             return;
-        };
-        let Some(plan) = first.plan.as_ref().filter(|_| self.attached.iter().all(|a| a.trouble().is_none())) else {
-            return;
-        };
+        }
+        let (Some(lease), Some(record), Some(face)) = (&self.own.lease, &self.own.record, self.face()) else { return };
+        let (Some(plan), Some(announcement)) = (&face.plan, self.announcement()) else { return };
         let pod_mtu =
             self.attached.iter().filter_map(|a| a.plan.as_ref()).map(|plan| plan.pod_mtu).min().unwrap_or(plan.pod_mtu);
-        let annotations =
-            own_annotations(&self.options.keys, lease, &self.own.selected, &first.config.kind, &plan.publish, record);
+        let keys = &self.options.keys;
+        let mut annotations =
+            own_annotations(keys, lease, &self.own.selected, &face.config.kind, &plan.publish, record);
+        if let Ok(annotations) = &mut annotations {
+            annotations.insert(keys.backends(), announcement);
+        }
         // Without the rules, what pods send out of the cluster would not come back.
         let masquerades = self.firewall.masquerades();
         let env = masquerades.map(|masquerades| SubnetEnv::new(lease, pod_mtu, masquerades));
@@ -236,5 +250,46 @@ impl Daemon {
         {
             self.complain("publishing", error);
         }
+    }
+
+    /// The backend that flannel's annotations name: what real flannel in the cluster needs, or else the most preferred.
+    fn face(&self) -> Option<&Attached> {
+        let mut offered = self.attached.iter().filter(|a| a.role.is_offered() && a.role != Role::Candidate);
+        let plain = self.peers.iter().filter(|peer| peer.habits.is_none()).flat_map(|peer| &peer.offers);
+        let kinds: BTreeSet<&str> = plain.map(|offer| offer.kind.as_str()).collect();
+        let needed = offered.clone().filter(|a| a.plan.is_some() && a.trouble().is_none());
+        // Of several of a type, the oldest: real flannel does not change while it runs.
+        needed.filter(|a| kinds.contains(a.config.kind.as_str())).next_back().or_else(|| offered.next())
+    }
+
+    /// Everything by which this node can be reached now, as text; none before anything works.
+    pub(super) fn announcement(&self) -> Option<String> {
+        let mut backends: Vec<Announced> = Vec::new();
+        let working = self.attached.iter().filter(|a| a.role.is_offered() && a.trouble().is_none());
+        for attached in working {
+            let (Some(plan), Some(wire)) = (&attached.plan, attached.wire()) else { continue };
+            let sends = self.peering.wanted.carried_by(attached.id.instance).next().is_some();
+            let same = |known: &&mut Announced| (&known.kind, &known.wire) == (&attached.config.kind, &wire);
+            if let Some(known) = backends.iter_mut().find(same) {
+                known.sends |= sends;
+                continue;
+            }
+            let mut announced = Announced { kind: attached.config.kind.clone(), wire, sends, v4: None, v6: None };
+            for publication in &plan.publish {
+                *announced.data(publication.family) = Some(publication.data.clone());
+            }
+            backends.push(announced);
+        }
+        let announcement = Announcement { revision: self.revision(), backends };
+        if announcement.backends.is_empty() { None } else { serde_json::to_string(&announcement).ok() }
+    }
+
+    /// A word that is the same on all nodes that are configured alike and do not change at the moment.
+    pub(super) fn revision(&self) -> String {
+        let active = self.attached.iter().filter(|a| a.role == Role::Active);
+        let all: Vec<String> =
+            active.map(|a| format!("{} {} {}", a.config.kind, a.config.config, a.loaded.digest())).collect();
+        let changing = if self.swap.phase.is_under_way() { "*" } else { "" };
+        format!("{}{changing}", Digest::of(all.join("\n").as_bytes()).short())
     }
 }

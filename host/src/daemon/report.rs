@@ -1,12 +1,12 @@
 //! The status document, made of what the daemon knows.
 
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use super::Daemon;
-use super::attached::Attached;
+use super::attached::{Attached, Role};
 use super::status::{
-    BackendStatus, Counters, EntriesStatus, FamilyStatus, PeerState, PeerStatus, RepairStatus, SourceStatus, Status,
-    UplinkStatus, WritesStatus,
+    BackendStatus, Counters, EntriesStatus, FamilyStatus, PeerState, PeerStatus, RefusedStatus, RepairStatus,
+    SourceStatus, Status, SwapCounts, SwapStatus, UplinkStatus, WritesStatus,
 };
 use crate::dataplane::{Durations, Repairs};
 use crate::intent::wanted::Owner;
@@ -45,7 +45,8 @@ impl Daemon {
             uplink: Some(UplinkStatus { name: uplink.name.clone(), index: uplink.index, mtu: uplink.mtu }),
             source: SourceStatus::of(&self.source, &self.store),
             families: families.collect(),
-            backends: self.attached.iter().map(backend).collect(),
+            backends: self.attached.iter().map(|attached| self.backend(attached)).collect(),
+            swap: Some(self.change()),
             peers,
             firewall: Some(self.firewall.report()),
             entries: self.entries(),
@@ -67,7 +68,8 @@ impl Daemon {
         if self.own.lease.is_none() {
             return self.own.waiting.clone();
         }
-        if let Some(error) = self.attached.iter().find_map(|a| a.trouble().map(str::to_owned)) {
+        let active = || self.attached.iter().filter(|a| a.role == Role::Active);
+        if let Some(error) = active().find_map(|a| a.trouble().map(str::to_owned)) {
             return Some(error);
         }
         if let Some(problem) = self.own.waiting.as_ref().or(self.own.uplink_problem.as_ref()) {
@@ -76,7 +78,7 @@ impl Daemon {
         if let Some(problem) = &self.kernel_problem {
             return Some(problem.clone());
         }
-        if !self.peering.settled || self.attached.iter().any(|a| a.plan.is_none()) {
+        if !self.peering.settled || active().any(|a| a.plan.is_none()) {
             return Some("planning".to_owned());
         }
         if let Some(problem) = self.firewall.problem() {
@@ -114,11 +116,67 @@ impl Daemon {
         };
         PeerStatus {
             name: name.to_owned(),
-            backend: plan.map(|plan| plan.backend.clone()),
+            backend: plan.map(|plan| plan.backend.kind.to_string()),
             state,
             wanted,
             present: presence.present,
             message,
+        }
+    }
+
+    fn backend(&self, attached: &Attached) -> BackendStatus {
+        let loaded = &attached.loaded;
+        let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+        BackendStatus {
+            kind: attached.config.kind.clone(),
+            instance: attached.id.instance,
+            role: match attached.role {
+                Role::Candidate => "candidate",
+                Role::Active => "active",
+                Role::Retiring | Role::Withdrawn(_) => "retiring",
+            }
+            .to_owned(),
+            wire: attached.wire(),
+            peers: self.peering.wanted.carried_by(attached.id.instance).count(),
+            senders: if attached.role.is_leaving() { owned(self.senders(attached)) } else { Vec::new() },
+            name: loaded.descriptor().name.clone(),
+            version: loaded.descriptor().version.clone(),
+            digest: format!("sha256:{}", loaded.digest()),
+            origin: attached.origin.clone(),
+            links: self.dataplane.links_of(attached.id.instance),
+            pod_mtu: attached.plan.as_ref().map(|plan| plan.pod_mtu),
+            wasm_bytes: loaded.wasm_bytes(),
+            code_bytes: loaded.code_bytes(),
+            compile_ms: loaded.compiling().map(|time| time.as_secs_f64() * 1000.0),
+            load_ms: loaded.loading().as_secs_f64() * 1000.0,
+            error: attached.trouble().map(str::to_owned),
+        }
+    }
+
+    /// How far a change of backends is.
+    fn change(&self) -> SwapStatus {
+        let swap = &self.swap;
+        let waits = |a: &Attached| {
+            let needed = self.needed_by(a.id.instance)?;
+            Some(format!("backend {}: {needed}", a.config.kind))
+        };
+        let refused = swap.refused.as_ref().map(|refused| RefusedStatus {
+            reason: refused.reason.clone(),
+            again_seconds: refused.again.map(|again| again.saturating_duration_since(Instant::now()).as_secs_f64()),
+        });
+        SwapStatus {
+            phase: swap.phase.name().map(str::to_owned),
+            generation: swap.accepted.generation,
+            since_seconds: swap.since.elapsed().as_secs_f64(),
+            waits_for: self.attached.iter().filter(|a| a.role.is_leaving()).find_map(waits),
+            refused,
+            rolled_back: swap.accepted.refused.as_ref().map(|refused| refused.reason.clone()),
+            mixed: self.is_mixed(),
+            counts: SwapCounts {
+                done: swap.counts.done,
+                refused: swap.counts.refused,
+                rolled_back: swap.counts.rolled_back,
+            },
         }
     }
 
@@ -162,23 +220,5 @@ fn writes(writes: &Durations) -> WritesStatus {
         bounds: Durations::BOUNDS.to_vec(),
         counts: writes.counts().to_vec(),
         seconds: writes.sum().as_secs_f64(),
-    }
-}
-
-fn backend(attached: &Attached) -> BackendStatus {
-    let loaded = &attached.loaded;
-    BackendStatus {
-        kind: attached.config.kind.clone(),
-        name: loaded.descriptor().name.clone(),
-        version: loaded.descriptor().version.clone(),
-        digest: format!("sha256:{}", loaded.digest()),
-        origin: attached.origin.clone(),
-        links: attached.plan.iter().flat_map(|plan| &plan.links).map(|link| link.name.clone()).collect(),
-        pod_mtu: attached.plan.as_ref().map(|plan| plan.pod_mtu),
-        wasm_bytes: loaded.wasm_bytes(),
-        code_bytes: loaded.code_bytes(),
-        compile_ms: loaded.compiling().map(|time| time.as_secs_f64() * 1000.0),
-        load_ms: loaded.loading().as_secs_f64() * 1000.0,
-        error: attached.trouble().map(str::to_owned),
     }
 }

@@ -43,6 +43,9 @@ pub struct Status {
     pub families: Vec<FamilyStatus>,
     /// The attached backends, most preferred first.
     pub backends: Vec<BackendStatus>,
+    /// How far a change of backends is. None while the nodes are not known yet.
+    #[serde(default)]
+    pub swap: Option<SwapStatus>,
     /// All other nodes that take part, by name.
     pub peers: Vec<PeerStatus>,
     /// Firewall rules.
@@ -84,6 +87,7 @@ impl Status {
             source,
             families: Vec::new(),
             backends: Vec::new(),
+            swap: None,
             peers: Vec::new(),
             firewall: None,
             entries: EntriesStatus::default(),
@@ -175,6 +179,21 @@ pub struct BackendStatus {
     /// Its type in the configuration.
     #[serde(rename = "type")]
     pub kind: String,
+    /// Tells it from all others that were ever attached here, of the same type too.
+    #[serde(default)]
+    pub instance: u32,
+    /// `active`, `candidate` (it only receives yet), or `retiring` (of an earlier configuration).
+    #[serde(default)]
+    pub role: String,
+    /// What both ends must agree about.
+    #[serde(default)]
+    pub wire: Option<String>,
+    /// Peers that this node sends to through it.
+    #[serde(default)]
+    pub peers: usize,
+    /// Peers that may still send to this node through it, if it is retiring.
+    #[serde(default)]
+    pub senders: Vec<String>,
     /// What it calls itself.
     pub name: String,
     /// Its own version.
@@ -197,6 +216,47 @@ pub struct BackendStatus {
     pub load_ms: f64,
     /// Why it has no plan for this node.
     pub error: Option<String>,
+}
+
+/// How far a change of backends is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SwapStatus {
+    /// `loading`, `shadow`, `announcing`, `migrating`, `draining`, `withdrawing`, `contracting`; none if nothing changes.
+    pub phase: Option<String>,
+    /// Counts the changes that were made on this node, over restarts.
+    pub generation: u64,
+    /// Since when it is in this phase, in seconds.
+    pub since_seconds: f64,
+    /// Why an old backend is still there.
+    pub waits_for: Option<String>,
+    /// A change that is not made.
+    pub refused: Option<RefusedStatus>,
+    /// Why the configuration of the files is not in force, if this node went back to the one before.
+    pub rolled_back: Option<String>,
+    /// Nodes are configured differently at the moment.
+    pub mixed: bool,
+    /// How changes ended, since the daemon started.
+    pub counts: SwapCounts,
+}
+
+/// A change that is not made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RefusedStatus {
+    /// Why not.
+    pub reason: String,
+    /// When it is tried again by itself, in seconds; none: when a file changes.
+    pub again_seconds: Option<f64>,
+}
+
+/// How changes ended.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct SwapCounts {
+    /// Made, and nothing of the old is left.
+    pub done: u64,
+    /// Not made.
+    pub refused: u64,
+    /// Made and taken back.
+    pub rolled_back: u64,
 }
 
 /// Entries in the kernel.

@@ -5,24 +5,29 @@
 
 mod cost;
 mod ledger;
+mod place;
 mod table;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use twill_model::{Link, LinkKind, Mac, Uplink};
+use twill_model::{Link, LinkKind, Mac, NodePlan, Uplink};
 use twill_netlink::{
     Action, Ensured, Error, Event, Interest, Key, KindInfo, LinkError, LinkInfo, LinkWanted, Links, Observed,
-    Operation, RTPROT_BOOT, Tables, Value, Watch, is_ours,
+    Operation, RTPROT_BOOT, Step, Tables, Value, Watch, is_ours,
 };
 
+use crate::backend::planning::BackendId;
 use crate::intent::policy::Holder;
 use crate::intent::wanted::{Interfaces, Owner};
 pub use cost::{Cause, Cost, Durations, Object, Repairs};
 pub use ledger::{FILE as LEDGER_FILE, Ledger};
+pub use place::NoPlace;
+use place::{Place, Tenancy, places};
 pub use table::{Presence, Table, Totals, Unwanted};
 
 /// What our links carry as alias, with the backend's type behind it.
@@ -54,9 +59,23 @@ pub enum EnsureError {
     /// Somebody else made a link of that name meanwhile. It stays.
     #[error("a link {0} is there that is not Twill's: remove or rename it")]
     Foreign(String),
+    /// Two backends' links are in each other's way.
+    #[error(transparent)]
+    Place(#[from] NoPlace),
     /// The kernel.
     #[error(transparent)]
     Link(#[from] LinkError),
+}
+
+/// What would be done for one link of a backend.
+#[derive(Debug)]
+pub struct Foreseen {
+    /// Whose.
+    pub instance: u32,
+    /// As its backend plans it.
+    pub link: Link,
+    /// The name in the kernel, what would be done, and whether another backend has the link as well; or why nothing can.
+    pub step: Result<(String, Step, bool), NoPlace>,
 }
 
 /// The kernel's side of this node.
@@ -74,6 +93,8 @@ pub struct Dataplane {
     names: HashMap<u32, String>,
     /// Indices of links that carry our alias.
     own: HashSet<u32>,
+    /// Names in the kernel that the links of attached backends have, or shall have.
+    placed: HashSet<String>,
     networks: Vec<IpNet>,
     protection: Protection,
     /// Since when nothing leads through a link of an earlier configuration.
@@ -135,6 +156,7 @@ impl Dataplane {
             uplink_runs: true,
             names: HashMap::new(),
             own: HashSet::new(),
+            placed: HashSet::new(),
             networks,
             protection: Protection { blind: true, ..Protection::default() },
             unused: HashMap::new(),
@@ -167,42 +189,125 @@ impl Dataplane {
         (&self.links, &self.tables)
     }
 
-    /// Brings a backend's links into the state that its plan describes.
+    /// Brings the links of all backends into the state that their plans describe; the most preferred backend comes first.
+    /// Returns what went wrong, by backend; the other links are as they should be.
     ///
     /// # Errors
-    /// The first link that cannot be had; the others are as they should be.
-    pub async fn ensure(&mut self, kind: &str, links: &[Link], uplink: &Uplink) -> Result<(), EnsureError> {
-        let mut result = Ok(());
-        for link in links {
-            let wanted = LinkWanted {
-                name: link.name.clone(),
-                kind: link.kind.clone(),
-                underlay: uplink.index,
-                underlay_mtu: uplink.mtu,
-                mtu: link.mtu,
-                mac: link.mac,
-                addresses: link.addresses.clone(),
-                networks: self.networks.clone(),
-                alias: format!("{ALIAS}{kind}"),
-            };
-            match self.ensure_one(&wanted).await {
-                Ok(ensured) => {
-                    if ensured.action != Action::Unchanged {
-                        tracing::info!(link = link.name, backend = kind, action = ?ensured.action, "link is as planned");
+    /// When the kernel does not tell what there is. Then nothing changed.
+    pub async fn ensure(
+        &mut self,
+        backends: &[(BackendId, Arc<NodePlan>)],
+        uplink: &Uplink,
+    ) -> Result<Vec<(u32, EnsureError)>, Error> {
+        let present = self.survey().await?;
+        let tenancies: Vec<Tenancy<'_>> = backends
+            .iter()
+            .map(|(id, plan)| Tenancy { instance: id.instance, kind: &id.kind, links: &plan.links })
+            .collect();
+        let mut places = places(&tenancies, &present);
+        let mut links = HashMap::new();
+        let mut errors = Vec::new();
+        self.placed.clear();
+        for (id, plan) in backends {
+            for link in &plan.links {
+                let key = (id.instance, link.name.clone());
+                let ensured = match places.remove(&key) {
+                    Some(Ok(place)) => self.ensure_at(id, link, place, uplink).await,
+                    Some(Err(error)) => Err(error.into()),
+                    None => Err(NoPlace::Name(link.name.clone()).into()),
+                };
+                match ensured {
+                    Ok(index) => drop(links.insert(key, index)),
+                    Err(error) => {
+                        self.placed.insert(link.name.clone());
+                        errors.push((id.instance, error));
                     }
-                    self.names.insert(ensured.index, link.name.clone());
-                    self.own.insert(ensured.index);
-                    self.interfaces.links.insert(link.name.clone(), ensured.index);
-                    self.note_ensured(wanted, &ensured.action);
-                }
-                Err(error) => {
-                    self.interfaces.links.remove(&link.name);
-                    result = Err(error);
                 }
             }
         }
+        self.interfaces.links = links;
         self.watch.set_interest(self.interest());
-        result
+        Ok(errors)
+    }
+
+    /// What the links of `backends` would mean for those that are there. The last of them are attached already.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub async fn foresee(
+        &mut self,
+        backends: &[(BackendId, Arc<NodePlan>)],
+        uplink: &Uplink,
+    ) -> Result<Vec<Foreseen>, Error> {
+        let present = self.survey().await?;
+        let tenancies: Vec<Tenancy<'_>> = backends
+            .iter()
+            .map(|(id, plan)| Tenancy { instance: id.instance, kind: &id.kind, links: &plan.links })
+            .collect();
+        let mut places = places(&tenancies, &present);
+        let mut foreseen = Vec::new();
+        for (id, plan) in backends {
+            for link in &plan.links {
+                let Some(place) = places.remove(&(id.instance, link.name.clone())) else { continue };
+                let step = place.map(|place| {
+                    let wanted = self.link_wanted(id, link, place.name, uplink);
+                    let existing = present.iter().find(|info| info.name == wanted.name);
+                    (wanted.name.clone(), twill_netlink::plan(existing, &wanted), place.shared)
+                });
+                foreseen.push(Foreseen { instance: id.instance, link: link.clone(), step });
+            }
+        }
+        Ok(foreseen)
+    }
+
+    /// Brings one link into its state and place; returns its index.
+    async fn ensure_at(
+        &mut self,
+        id: &BackendId,
+        link: &Link,
+        place: Place,
+        uplink: &Uplink,
+    ) -> Result<u32, EnsureError> {
+        self.placed.insert(place.name.clone());
+        if place.shared {
+            let existing = self.links.find(&place.name).await.map_err(LinkError::from)?;
+            return existing.map(|link| link.index).ok_or_else(|| NoPlace::Name(place.name).into());
+        }
+        let wanted = self.link_wanted(id, link, place.name.clone(), uplink);
+        let ensured = self.ensure_one(&wanted).await?;
+        if ensured.action != Action::Unchanged {
+            tracing::info!(link = place.name, backend = %id.kind, action = ?ensured.action, "link is as planned");
+        }
+        let mut name = place.name;
+        if let Some(better) = place.rename {
+            match self.links.rename(ensured.index, &better).await {
+                Ok(()) => {
+                    tracing::info!(link = name, to = better, "the name is free: renamed");
+                    self.placed.insert(better.clone());
+                    name = better;
+                }
+                // Kernels before 6.2 rename no link that is up. It works under the other name.
+                Err(error) => tracing::debug!(link = name, %error, "the link keeps its second name"),
+            }
+        }
+        self.names.insert(ensured.index, name.clone());
+        self.own.insert(ensured.index);
+        self.note_ensured(LinkWanted { name, ..wanted }, &ensured.action);
+        Ok(ensured.index)
+    }
+
+    fn link_wanted(&self, id: &BackendId, link: &Link, name: String, uplink: &Uplink) -> LinkWanted {
+        LinkWanted {
+            name,
+            kind: link.kind.clone(),
+            underlay: uplink.index,
+            underlay_mtu: uplink.mtu,
+            mtu: link.mtu,
+            mac: link.mac,
+            addresses: link.addresses.clone(),
+            networks: self.networks.clone(),
+            alias: format!("{ALIAS}{}", id.kind),
+        }
     }
 
     /// A link that is wanted as before and had to be touched was touched by somebody else before.
@@ -239,14 +344,34 @@ impl Dataplane {
         self.uplink_name.clone_from(&uplink.name);
     }
 
-    /// Links of ours that no name in `wanted` stands for: left by an earlier run with another configuration.
+    /// Whether a name in the kernel belongs to a link of an attached backend.
     #[must_use]
-    pub fn leftover_links(&self, wanted: &HashSet<&str>) -> Vec<(u32, String)> {
+    pub fn is_placed(&self, name: &str) -> bool {
+        self.placed.contains(name)
+    }
+
+    /// The kernel's names of an attached backend's links.
+    #[must_use]
+    pub fn links_of(&self, instance: u32) -> Vec<String> {
+        let of = self.interfaces.links.iter().filter(|((owner, _), _)| *owner == instance);
+        let mut names: Vec<String> = of.filter_map(|(_, index)| self.names.get(index).cloned()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Names of the links of ours.
+    pub fn own_links(&self) -> impl Iterator<Item = &str> {
+        self.own.iter().filter_map(|index| self.names.get(index)).map(String::as_str)
+    }
+
+    /// Links of ours that no attached backend has: left by an earlier configuration.
+    #[must_use]
+    pub fn leftover_links(&self) -> Vec<(u32, String)> {
         let mut left: Vec<(u32, String)> = self
             .own
             .iter()
             .filter_map(|index| Some((*index, self.names.get(index)?.clone())))
-            .filter(|(_, name)| !wanted.contains(name.as_str()))
+            .filter(|(_, name)| !self.placed.contains(name))
             .collect();
         left.sort_unstable();
         left
@@ -269,7 +394,7 @@ impl Dataplane {
         self.links.delete(index).await?;
         self.own.remove(&index);
         self.unused.remove(&index);
-        self.interfaces.links.remove(name);
+        self.interfaces.links.retain(|_, of| *of != index);
         self.ensured.remove(name);
         self.watch.set_interest(self.interest());
         Ok(())
@@ -363,7 +488,7 @@ impl Dataplane {
                 if was_running && self.uplink_runs { Notice::Links } else { Notice::Uplink }
             }
             Event::Link { index, name, .. } => {
-                let named = self.interfaces.links.contains_key(&name) || self.uplink_name == name;
+                let named = self.placed.contains(&name) || self.uplink_name == name;
                 if named || self.concerns(index) { Notice::Links } else { Notice::Nothing }
             }
             Event::Address { index } => {

@@ -272,7 +272,8 @@ fn violation<T>(intent: impl Into<String>, rule: impl Into<String>) -> Result<T,
 }
 
 /// An intent in the words of ip(8) and bridge(8).
-fn describe(intent: &Intent) -> String {
+#[must_use]
+pub fn describe(intent: &Intent) -> String {
     match intent {
         Intent::Route(route) => {
             let mut text = format!("route {}", route.destination);

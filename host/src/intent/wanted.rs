@@ -9,12 +9,13 @@ use twill_model::{Device, Intent, Mac};
 use twill_netlink::{Key, RouteValue, Value};
 
 use super::policy::Violation;
+use crate::backend::planning::BackendId;
 
 /// Whose plan it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Owner {
-    /// The node's own, by the backend's type.
-    Node(String),
+    /// The node's own, by the backend's instance.
+    Node(u32),
     /// A peer's, by its name.
     Peer(String),
 }
@@ -24,15 +25,15 @@ pub enum Owner {
 pub struct Interfaces {
     /// The uplink.
     pub uplink: u32,
-    /// The backends' links that exist, by name.
-    pub links: HashMap<String, u32>,
+    /// The backends' links that exist, by instance and by the name that the backend gave them.
+    pub links: HashMap<(u32, String), u32>,
 }
 
 /// A plan that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// The type of the backend that made it.
-    pub backend: String,
+    /// The backend that made it.
+    pub backend: BackendId,
     /// Everything it asks for.
     pub intents: Vec<Intent>,
 }
@@ -97,8 +98,16 @@ impl Wanted {
     /// come with the link.
     #[must_use]
     pub fn entries(&self, owner: &Owner, interfaces: &Interfaces) -> Vec<(Key, Value)> {
-        let intents = self.plans.get(owner).map_or(&[][..], |plan| &plan.intents);
-        intents.iter().filter_map(|intent| entry(intent, interfaces)).collect()
+        let Some(plan) = self.plans.get(owner) else { return Vec::new() };
+        plan.intents.iter().filter_map(|intent| entry(plan.backend.instance, intent, interfaces)).collect()
+    }
+
+    /// Peers that are reached through an instance.
+    pub fn carried_by(&self, instance: u32) -> impl Iterator<Item = &str> {
+        self.plans.iter().filter_map(move |(owner, plan)| match owner {
+            Owner::Peer(name) if plan.backend.instance == instance => Some(name.as_str()),
+            _ => None,
+        })
     }
 }
 
@@ -109,8 +118,8 @@ fn stations(intents: &[Intent]) -> impl Iterator<Item = (&str, Mac)> {
     })
 }
 
-fn entry(intent: &Intent, interfaces: &Interfaces) -> Option<(Key, Value)> {
-    let index = |name: &String| interfaces.links.get(name).copied();
+fn entry(instance: u32, intent: &Intent, interfaces: &Interfaces) -> Option<(Key, Value)> {
+    let index = |name: &String| interfaces.links.get(&(instance, name.clone())).copied();
     match intent {
         Intent::Neighbor { link, address, mac } => {
             Some((Key::Neighbor { link: index(link)?, address: *address }, Value::Neighbor(*mac)))
@@ -148,7 +157,7 @@ mod tests {
         let mac = Mac([2, 0, 0, 0, 0, mac]);
         let link = "flannel.1".to_owned();
         Plan {
-            backend: "vxlan".into(),
+            backend: BackendId { instance: 1, kind: "vxlan".into() },
             intents: vec![
                 Intent::Neighbor { link: link.clone(), address: "10.244.2.0".parse().unwrap(), mac },
                 Intent::Forwarding { link, mac, remote: "192.0.2.2".parse().unwrap() },
@@ -183,7 +192,7 @@ mod tests {
         wanted.accept(&peer("a"), plan(1), &HashSet::new()).unwrap();
         let mut interfaces = Interfaces { uplink: 2, links: HashMap::new() };
         assert!(wanted.entries(&peer("a"), &interfaces).is_empty());
-        interfaces.links.insert("flannel.1".into(), 7);
+        interfaces.links.insert((1, "flannel.1".into()), 7);
         assert_eq!(wanted.entries(&peer("a"), &interfaces).len(), 2);
     }
 }

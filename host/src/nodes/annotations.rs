@@ -69,6 +69,12 @@ impl AnnotationKeys {
         })
     }
 
+    /// Everything by which a node can be reached. Only Twill knows it.
+    #[must_use]
+    pub fn backends(&self) -> String {
+        format!("{OWN_PREFIX}backends")
+    }
+
     /// The address that peers send to.
     #[must_use]
     pub fn public_ip(&self, family: Family) -> String {

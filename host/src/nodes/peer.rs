@@ -9,10 +9,11 @@ use ipnet::IpNet;
 use twill_model::Family;
 
 use super::annotations::AnnotationKeys;
+use super::offer::{Habits, Offer, offers};
 use super::record::NodeRecord;
 
 /// The longest published data that is passed on, as the contract with backends says.
-const LONGEST_DATA: usize = 4096;
+pub(super) const LONGEST_DATA: usize = 4096;
 /// The longest name of a type, as the configuration allows it.
 const LONGEST_TYPE: usize = 31;
 /// How much of a foreign value is repeated in a message.
@@ -23,8 +24,11 @@ const SHOWN_CHARS: usize = 60;
 pub struct PeerRecord {
     /// Its name.
     pub name: String,
-    /// The type of backend it is reached by. Empty where flannel publishes none (`udp`, `alloc`).
-    pub backend_type: String,
+    /// How it can be reached, in its order of preference. Never empty; the type is empty where flannel publishes none
+    /// (`udp`, `alloc`).
+    pub offers: Vec<Offer>,
+    /// What it says of its own sending. None where real flannel runs.
+    pub habits: Option<Habits>,
     /// When the node was registered: who came first keeps a subnet that two claim.
     pub created: Option<String>,
     /// The usable families, IPv4 first. Never empty.
@@ -42,8 +46,6 @@ pub struct PeerRecordFamily {
     pub subnets: Vec<IpNet>,
     /// The address that it wants to be reached at.
     pub public: IpAddr,
-    /// What its backend published.
-    pub published: Option<String>,
 }
 
 /// A node that wants to take part but presents nothing usable.
@@ -86,7 +88,7 @@ pub fn peer_of(
             problems.push(format!("annotation {kind_key} is missing"));
         }
         for &network in networks {
-            match family_of(record, network, keys, &mut problems) {
+            match family_of(record, network, keys) {
                 Ok(family) => families.push(family),
                 Err(problem) => problems.push(problem),
             }
@@ -96,22 +98,22 @@ pub fn peer_of(
         return Err(NodeProblem { node: record.name.clone(), problems });
     }
     families.sort_by_key(|family| family.family);
+    let data = families.iter().filter_map(|f| Some((f.family, published(record, f.family, keys, &mut problems)?)));
+    let data = data.collect();
+    let plain = Offer { kind: kind.unwrap_or_default().to_owned(), wire: None, data };
+    let (offers, habits) = offers(record, keys, plain, &mut problems);
     Ok(Some(PeerRecord {
         name: record.name.clone(),
-        backend_type: kind.unwrap_or_default().to_owned(),
+        offers,
+        habits,
         created: record.created.clone(),
         families,
         problems,
     }))
 }
 
-/// One family of a peer. What can be left out is left out and noted; what cannot is the error.
-fn family_of(
-    record: &NodeRecord,
-    network: IpNet,
-    keys: &AnnotationKeys,
-    problems: &mut Vec<String>,
-) -> Result<PeerRecordFamily, String> {
+/// One family of a peer.
+fn family_of(record: &NodeRecord, network: IpNet, keys: &AnnotationKeys) -> Result<PeerRecordFamily, String> {
     let family = Family::of_net(&network);
     let subnet = subnet_in(&record.pod_cidrs, network)?;
     let key = keys.public_ip(family);
@@ -127,15 +129,18 @@ fn family_of(
     if subnet.contains(&public) {
         return Err(format!("{family}: annotation {key} is {public}, which lies inside its own podCIDR {subnet}"));
     }
+    Ok(PeerRecordFamily { family, subnets: vec![subnet], public })
+}
+
+/// What flannel's annotation says of one family.
+fn published(record: &NodeRecord, family: Family, keys: &AnnotationKeys, problems: &mut Vec<String>) -> Option<String> {
     let key = keys.backend_data(family);
-    let published = record.annotations.get(&key).filter(|data| {
-        let fits = data.len() <= LONGEST_DATA;
-        if !fits {
-            problems.push(format!("{family}: annotation {key} has {} bytes; {LONGEST_DATA} are the most", data.len()));
-        }
-        fits
-    });
-    Ok(PeerRecordFamily { family, subnets: vec![subnet], public, published: published.cloned() })
+    let data = record.annotations.get(&key)?;
+    if data.len() > LONGEST_DATA {
+        problems.push(format!("{family}: annotation {key} has {} bytes; {LONGEST_DATA} are the most", data.len()));
+        return None;
+    }
+    Some(data.clone())
 }
 
 /// The one podCIDR of `network`'s family.
@@ -162,7 +167,7 @@ fn subnet_in(cidrs: &[String], network: IpNet) -> Result<IpNet, String> {
     }
 }
 
-fn is_type_name(kind: &str) -> bool {
+pub(super) fn is_type_name(kind: &str) -> bool {
     kind.len() <= LONGEST_TYPE && kind.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
 }
 

@@ -182,7 +182,7 @@ fn a_file_says_where_it_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("net-conf.json");
     let shown = path.display();
-    let load = || NetConf::load(&path).map_err(|error| error.to_string());
+    let load = || NetConf::read(&path).map(|(_, conf)| conf).map_err(|error| error.to_string());
     let write = |bytes: &[u8]| std::fs::File::create(&path).unwrap().write_all(bytes).unwrap();
 
     assert_eq!(
@@ -204,7 +204,7 @@ fn a_file_says_where_it_is_wrong() {
     write(b"{\"Network\":\"10.1.0.0/16\"}");
     assert!(load().is_ok());
 
-    let error = NetConf::load(folder.path()).unwrap_err().to_string();
+    let error = NetConf::read(folder.path()).unwrap_err().to_string();
     assert!(error.starts_with(&format!("cannot read the network configuration {}: ", folder.path().display())));
     assert!(error.ends_with("; check the file and its permissions, or name another with --net-config-path"));
 }

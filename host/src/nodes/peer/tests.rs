@@ -59,20 +59,27 @@ fn a_good_peer() {
         read,
         PeerRecord {
             name: "n2".into(),
-            backend_type: "vxlan".into(),
+            offers: vec![Offer {
+                kind: "vxlan".into(),
+                wire: None,
+                data: [
+                    (Family::V4, r#"{"VNI":1,"VtepMAC":"0e:11:22:33:44:55"}"#.into()),
+                    (Family::V6, r#"{"VNI":1,"VtepMAC":"0e:11:22:33:44:66"}"#.into()),
+                ]
+                .into(),
+            }],
+            habits: None,
             created: Some("2026-01-01T00:00:00Z".into()),
             families: vec![
                 PeerRecordFamily {
                     family: Family::V4,
                     subnets: vec!["10.244.2.0/24".parse().unwrap()],
                     public: "192.0.2.2".parse().unwrap(),
-                    published: Some(r#"{"VNI":1,"VtepMAC":"0e:11:22:33:44:55"}"#.into()),
                 },
                 PeerRecordFamily {
                     family: Family::V6,
                     subnets: vec!["fd00:10:244:2::/64".parse().unwrap()],
                     public: "2001:db8::2".parse().unwrap(),
-                    published: Some(r#"{"VNI":1,"VtepMAC":"0e:11:22:33:44:66"}"#.into()),
                 },
             ],
             problems: vec![],
@@ -165,7 +172,7 @@ fn published_data_is_optional_and_bounded() {
     unset(&mut record, "backend-data");
     set(&mut record, "backend-v6-data", &"x".repeat(LONGEST_DATA + 1));
     let read = read(&record, 2).unwrap().unwrap();
-    assert!(read.families.iter().all(|family| family.published.is_none()));
+    assert!(read.offers[0].data.is_empty());
     assert_eq!(
         read.problems,
         ["IPv6: annotation flannel.alpha.coreos.com/backend-v6-data has 4097 bytes; 4096 are the most"]
@@ -179,7 +186,7 @@ fn a_type_may_be_empty_and_its_absence_is_noted() {
     assert!(read(&record, 2).unwrap().unwrap().problems.is_empty());
     unset(&mut record, "backend-type");
     let read = read(&record, 2).unwrap().unwrap();
-    assert_eq!(read.backend_type, "");
+    assert_eq!(read.offers[0].kind, "");
     assert_eq!(read.problems, ["annotation flannel.alpha.coreos.com/backend-type is missing"]);
 }
 
@@ -200,7 +207,7 @@ proptest! {
         record.pod_cidrs = cidrs;
         match read(&record, families) {
             Ok(Some(read)) => {
-                prop_assert!(is_type_name(&read.backend_type));
+                prop_assert!(is_type_name(&read.offers[0].kind));
                 prop_assert!(!read.families.is_empty() && read.families.len() <= families);
                 for family in &read.families {
                     prop_assert_eq!(Family::of(&family.public), family.family);

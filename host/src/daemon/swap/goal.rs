@@ -1,0 +1,147 @@
+//! What the files ask for: a configuration, and the components that it leads to.
+
+use std::path::{Path, PathBuf};
+
+use twill_sandbox::Digest;
+
+use super::super::attached::LoadFailure;
+use super::super::{Options, StartError};
+use crate::backend::record::{Accepted, AcceptedList};
+use crate::backend::source::{self, Found, Places, SourceError, file_of};
+use crate::backend::store::ComponentStore;
+use crate::config::{BackendConfig, LoadError, NetConf};
+
+/// A configuration with all its components. It is taken whole or not at all.
+#[derive(Debug, Clone)]
+pub(in super::super) struct Goal {
+    /// The text of net-conf.json.
+    pub(in super::super) text: String,
+    pub(in super::super) conf: NetConf,
+    /// The components of `conf.backends`, in their order.
+    pub(in super::super) found: Vec<Found>,
+}
+
+/// Why the files ask for nothing that can be had.
+#[derive(Debug, thiserror::Error)]
+pub(in super::super) enum GoalError {
+    #[error(transparent)]
+    Config(#[from] LoadError),
+    #[error(transparent)]
+    Component(#[from] SourceError),
+    #[error("the configuration before this one cannot be read any more: {0}")]
+    Before(String),
+}
+
+impl From<GoalError> for StartError {
+    fn from(error: GoalError) -> Self {
+        match error {
+            GoalError::Config(error) => Self::Config(error),
+            GoalError::Component(error) => Self::Backend(LoadFailure::Source(error)),
+            GoalError::Before(error) => Self::Own(error),
+        }
+    }
+}
+
+/// Where goals come from.
+#[derive(Debug, Clone)]
+pub(in super::super) struct Files {
+    net_conf: PathBuf,
+    backends_dir: PathBuf,
+    store: Option<ComponentStore>,
+}
+
+impl Files {
+    pub(in super::super) fn new(options: &Options) -> Self {
+        let store = ComponentStore::open(&options.state_dir).map_err(|error| {
+            tracing::warn!(%error, "components are not kept: after a restart, only what is in the files is known");
+        });
+        Self {
+            net_conf: options.net_config_path.clone(),
+            backends_dir: options.backends_dir.clone(),
+            store: store.ok(),
+        }
+    }
+
+    /// Reads everything. Blocks.
+    pub(in super::super) fn read(&self) -> Result<Goal, GoalError> {
+        let (text, conf) = NetConf::read(&self.net_conf)?;
+        self.complete(text, conf)
+    }
+
+    /// What another text would ask for.
+    pub(in super::super) fn suppose(&self, text: &str) -> Result<Goal, GoalError> {
+        let path = Path::new("net-conf.json").to_owned();
+        let conf = NetConf::parse(text).map_err(|error| LoadError::Content { path, error })?;
+        self.complete(text.to_owned(), conf)
+    }
+
+    fn complete(&self, text: String, conf: NetConf) -> Result<Goal, GoalError> {
+        let find = |backend| source::find(backend, self.places());
+        let found = conf.backends.iter().map(find).collect::<Result<_, _>>()?;
+        Ok(Goal { text, conf, found })
+    }
+
+    /// What was accepted once, with the same components as then.
+    pub(in super::super) fn again(&self, list: &AcceptedList) -> Result<Goal, GoalError> {
+        let mut conf = NetConf::parse(&list.net_conf).map_err(|error| GoalError::Before(error.to_string()))?;
+        let mut found = Vec::new();
+        let (mut backends, active) = (Vec::new(), list.instances.iter().filter(|instance| !instance.retiring));
+        for instance in active {
+            let named = conf.backends.iter().find(|backend| backend.kind == instance.kind);
+            let component = named.and_then(|backend| backend.component.clone());
+            backends.push(BackendConfig { kind: instance.kind.clone(), config: instance.config.clone(), component });
+            found.push(self.by_digest(instance.digest)?);
+        }
+        conf.backends = backends;
+        Ok(Goal { text: list.net_conf.clone(), conf, found })
+    }
+
+    /// A component that was used before.
+    pub(in super::super) fn by_digest(&self, digest: Digest) -> Result<Found, GoalError> {
+        Ok(source::find_digest(digest, self.places())?)
+    }
+
+    /// Keeps a component for a restart. Blocks.
+    pub(in super::super) fn keep(&self, digest: &Digest, bytes: &[u8]) {
+        if let Some(store) = &self.store
+            && let Err(error) = store.keep(digest, bytes)
+        {
+            tracing::warn!(%error, "a component is not kept: after a restart, it is only known if its file is still there");
+        }
+    }
+
+    /// Forgets the components that nobody needs any more.
+    pub(in super::super) fn keep_only(&self, accepted: &Accepted) {
+        let lists = [Some(&accepted.now), accepted.previous.as_ref()];
+        let instances = lists.into_iter().flatten().flat_map(|list| &list.instances);
+        let digests = instances.map(|instance| instance.digest).collect();
+        if let Some(store) = &self.store
+            && let Err(error) = store.retain(&digests)
+        {
+            tracing::debug!(%error, "components that nobody needs are still there");
+        }
+    }
+
+    /// Everything whose change may change the goal.
+    pub(in super::super) fn watched(&self, backends: &[BackendConfig]) -> Vec<PathBuf> {
+        let components = backends.iter().map(|backend| file_of(backend, &self.backends_dir));
+        [self.net_conf.clone()].into_iter().chain(components).collect()
+    }
+
+    fn places(&self) -> Places<'_> {
+        Places { backends_dir: &self.backends_dir, store: self.store.as_ref() }
+    }
+}
+
+impl Goal {
+    /// Two goals with the same are the same, however their files are written.
+    pub(in super::super) fn fingerprint(&self) -> String {
+        let digests: Vec<Digest> = self.found.iter().map(|found| found.digest).collect();
+        Digest::of(format!("{:?} {digests:?}", self.conf).as_bytes()).short()
+    }
+
+    /// Each backend with its component.
+    pub(in super::super) fn backends(&self) -> impl Iterator<Item = (&BackendConfig, &Found)> {
+        self.conf.backends.iter().zip(&self.found)
+    }
+}

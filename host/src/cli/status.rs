@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::arguments::{OutputFormat, StatusArguments};
 use super::ask::{plain, print};
-use crate::daemon::status::{BackendStatus, FirewallStatus, SOCKET, Status};
+use crate::daemon::status::{BackendStatus, FirewallStatus, SOCKET, Status, SwapStatus};
 
 /// How long the daemon may take to answer: it answers between two calls of a component.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -42,6 +42,9 @@ fn table(status: &Status, wide: bool) -> String {
     node(&mut text, status);
     for backend in &status.backends {
         backend_lines(&mut text, backend, wide);
+    }
+    if let Some(swap) = &status.swap {
+        change(&mut text, swap, wide);
     }
     if let Some(status) = &status.firewall {
         firewall(&mut text, status);
@@ -115,8 +118,45 @@ fn backend_lines(text: &mut String, backend: &BackendStatus, wide: bool) {
             "         {wasm} bytes of WebAssembly, {code} of machine code, {compiled}, loaded in {load:.1} ms"
         );
     }
+    if backend.role != "active" {
+        let _ = writeln!(text, "         {}; peers through it: {}", backend.role, backend.peers);
+    } else if wide {
+        let _ = writeln!(text, "         peers through it: {}", backend.peers);
+    }
     if let Some(error) = &backend.error {
         let _ = writeln!(text, "         {}", plain(error));
+    }
+}
+
+/// A change of backends. In short, nothing is said while there is nothing to say.
+fn change(text: &mut String, swap: &SwapStatus, wide: bool) {
+    let mut lines = Vec::new();
+    let since = format!("for {:.0} s", swap.since_seconds);
+    match &swap.phase {
+        Some(phase) => {
+            let waits = swap.waits_for.as_ref().map_or(String::new(), |reason| format!(": {}", plain(reason)));
+            lines.push(format!("{} {since}{waits}", plain(phase)));
+        }
+        None if swap.mixed => lines.push(format!("none here {since}; other nodes are configured differently")),
+        None if wide => lines.push(format!("none {since}")),
+        None => {}
+    }
+    if let Some(refused) = &swap.refused {
+        let again = refused.again_seconds.map_or(String::new(), |seconds| format!("; tried again in {seconds:.0} s"));
+        lines.push(format!("refused: {}{again}", plain(&refused.reason)));
+    }
+    if let Some(reason) = &swap.rolled_back {
+        lines.push(format!("gone back to the backends before: {}", plain(reason)));
+    }
+    if wide {
+        let (generation, counts) = (swap.generation, &swap.counts);
+        lines.push(format!(
+            "generation {generation}; since the start {} done, {} refused, {} rolled back",
+            counts.done, counts.refused, counts.rolled_back
+        ));
+    }
+    for (at, line) in lines.iter().enumerate() {
+        let _ = writeln!(text, "{:<8} {line}", if at == 0 { "change" } else { "" });
     }
 }
 
@@ -190,6 +230,10 @@ mod tests {
             "         the lock is held",
             "kernel   5 of 6 entries present, 1 refused",
             "backend  vxlan  vxlan 0.1.0  built-in  sha256:0123456789ab…  pod mtu 1450  links [flannel.1]",
+            "         retiring; peers through it: 0",
+            "change   draining for 12 s: backend host-gw: n3 may still send through it",
+            "         refused: not valid JSON; tried again in 4 s",
+            "         gone back to the backends before: somebody asked for it",
             "n2    applied      vxlan          3/3  ",
             "n3    invalid      -              0/3  it says \u{fffd}[2J nonsense",
         ] {
@@ -206,8 +250,23 @@ mod tests {
             "repairs  1 route removed",
             "netlink  5 messages in 1 sends and 2 batches, 0.005 s; 1 readings, 1 lookups",
             "guests   3 calls for 1 peers in 0.250 s, 0 stopped",
+            "         peers through it: 1",
+            "         generation 7; since the start 3 done, 2 refused, 1 rolled back",
         ] {
             assert!(text.contains(part), "no {part:?} in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_node_at_rest_has_no_change_to_show() {
+        let mut status = Status::sample();
+        let swap = status.swap.as_mut().unwrap();
+        (swap.phase, swap.waits_for, swap.refused, swap.rolled_back) = (None, None, None, None);
+        swap.mixed = false;
+        assert!(!table(&status, false).contains("change"), "{}", table(&status, false));
+        assert!(table(&status, true).contains("\nchange   none for 12 s\n"), "{}", table(&status, true));
+        status.swap.as_mut().unwrap().mixed = true;
+        let text = table(&status, false);
+        assert!(text.contains("\nchange   none here for 12 s; other nodes are configured differently\n"), "{text}");
     }
 }

@@ -239,6 +239,12 @@ pub struct SwapStatus {
     pub counts: SwapCounts,
 }
 
+impl SwapStatus {
+    /// What [`phase`](Self::phase) can be, in order; `rest` stands for none.
+    pub const PHASES: [&str; 8] =
+        ["rest", "loading", "shadow", "announcing", "migrating", "draining", "withdrawing", "contracting"];
+}
+
 /// A change that is not made.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RefusedStatus {

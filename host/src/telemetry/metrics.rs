@@ -7,7 +7,7 @@ use super::pool::Pool;
 use super::process::Process;
 use super::text::Kind::{Counter, Gauge, Histogram};
 use super::text::Metric;
-use crate::daemon::status::{FirewallStatus, PeerState, Status};
+use crate::daemon::status::{FirewallStatus, PeerState, Status, SwapStatus};
 
 /// All metrics. Without a status, which a daemon gives that starts or is stuck, those that need none.
 pub(super) fn metrics(status: Option<&Status>, pools: &[Pool], process: &Process) -> Vec<Metric> {
@@ -22,6 +22,7 @@ pub(super) fn metrics(status: Option<&Status>, pools: &[Pool], process: &Process
         all.extend(source(status));
         all.extend(peers(status));
         all.extend(backends(status));
+        all.extend(status.swap.iter().flat_map(swap));
         all.extend(kernel(status));
         all.extend(status.firewall.iter().flat_map(firewall));
     }
@@ -93,31 +94,41 @@ fn peers(status: &Status) -> [Metric; 3] {
     [states, plans, violations]
 }
 
-fn backends(status: &Status) -> [Metric; 8] {
+fn backends(status: &Status) -> [Metric; 10] {
     let new = Metric::new;
     let mut info = new("twill_backend_info", Gauge, "An attached backend.");
     let mut up = new("twill_backend_up", Gauge, "1 if the backend's plan for this node is in force, else 0.");
     let mut mtu = new("twill_pod_mtu_bytes", Gauge, "The MTU that pods get with this backend.");
+    let mut carried = new("twill_backend_peers", Gauge, "Peers that this node sends to through the backend.");
+    let mut senders = new("twill_backend_senders", Gauge, "Peers that an old backend is still there for.");
     for backend in &status.backends {
-        let kind = ("type", backend.kind.as_str());
+        // Two of a type may be attached while one takes over from the other.
+        let number = backend.instance.to_string();
+        let which = [("type", backend.kind.as_str()), ("number", number.as_str())];
         let labels = [
-            kind,
+            which[0],
+            which[1],
+            ("role", backend.role.as_str()),
             ("name", backend.name.as_str()),
             ("version", backend.version.as_str()),
             ("digest", backend.digest.as_str()),
             ("origin", backend.origin.as_str()),
         ];
         info = info.with(&labels, 1.0);
-        up = up.with(&[kind], flag(backend.error.is_none()));
+        up = up.with(&which, flag(backend.error.is_none()));
         if let Some(bytes) = backend.pod_mtu {
-            mtu = mtu.with(&[kind], bytes.into());
+            mtu = mtu.with(&which, bytes.into());
         }
+        carried = carried.with(&which, backend.peers as f64);
+        senders = senders.with(&which, backend.senders.len() as f64);
     }
     let counters = &status.counters;
     [
         info,
         up,
         mtu,
+        carried,
+        senders,
         new("twill_plan_generation", Gauge, "Plans for this node that were taken since the start.")
             .value(count(counters.generation)),
         new("twill_guest_calls_total", Counter, "Calls of components.").value(count(counters.guest_calls)),
@@ -125,6 +136,32 @@ fn backends(status: &Status) -> [Metric; 8] {
         new("twill_guest_traps_total", Counter, "Calls that were stopped: traps, time, memory.")
             .value(count(counters.guest_traps)),
         new("twill_guest_seconds_total", Counter, "Time in these calls.").value(counters.guest_seconds),
+    ]
+}
+
+fn swap(swap: &SwapStatus) -> [Metric; 7] {
+    let new = Metric::new;
+    let phase = SwapStatus::PHASES.iter().fold(
+        new("twill_swap_phase", Gauge, "1 for the phase in which a change of backends is, 0 for the others."),
+        |metric, name| metric.with(&[("phase", name)], flag(swap.phase.as_deref().unwrap_or("rest") == *name)),
+    );
+    let counts = &swap.counts;
+    let outcomes = [("done", counts.done), ("refused", counts.refused), ("rolled_back", counts.rolled_back)];
+    let ended = outcomes.iter().fold(
+        new("twill_swaps_total", Counter, "Changes of backends, by how they ended."),
+        |metric, (outcome, number)| metric.with(&[("outcome", outcome)], count(*number)),
+    );
+    [
+        phase,
+        new("twill_swap_phase_seconds", Gauge, "For how long it has been in this phase.").value(swap.since_seconds),
+        new("twill_swap_generation", Gauge, "Changes that were made on this node, over restarts.")
+            .value(count(swap.generation)),
+        new("twill_swap_refused", Gauge, "1 if the files ask for a change that is refused, else 0.")
+            .value(flag(swap.refused.is_some())),
+        new("twill_swap_rolled_back", Gauge, "1 if this node went back to what it had before, else 0.")
+            .value(flag(swap.rolled_back.is_some())),
+        new("twill_swap_mixed", Gauge, "1 if nodes are configured differently, else 0.").value(flag(swap.mixed)),
+        ended,
     ]
 }
 

@@ -37,6 +37,12 @@ fn values_and_labels() {
         "twill_pool_addresses{family=\"ipv4\"} 253",
         "twill_source_connected{kind=\"directory\"} 1",
         "twill_policy_violations_total 7",
+        "twill_backend_up{type=\"vxlan\",number=\"2\"} 1",
+        "twill_backend_senders{type=\"host-gw\",number=\"1\"} 1",
+        "twill_swap_phase{phase=\"draining\"} 1",
+        "twill_swap_phase{phase=\"rest\"} 0",
+        "twill_swaps_total{outcome=\"rolled_back\"} 1",
+        "twill_swap_refused 1",
     ] {
         assert!(text.lines().any(|l| l == line), "no {line:?} in\n{text}");
     }
@@ -47,6 +53,28 @@ fn every_metric_has_samples_here() {
     for metric in everything() {
         assert_ne!(render(std::slice::from_ref(&metric)), "", "{} has no value in the status above", metric.name);
     }
+}
+
+#[test]
+fn no_series_is_there_twice() {
+    let mut status = Status::sample();
+    let mut twin = status.backends[0].clone();
+    twin.instance += 1;
+    status.backends.push(twin);
+    let text = render(&metrics(Some(&status), &[], &Process::own()));
+    let mut seen = BTreeSet::new();
+    for series in text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' ')) {
+        assert!(seen.insert(series.0), "{} twice: a scraper would refuse all", series.0);
+    }
+}
+
+#[test]
+fn at_rest_is_a_phase() {
+    let mut status = Status::sample();
+    status.swap.as_mut().unwrap().phase = None;
+    let text = render(&metrics(Some(&status), &[], &Process::own()));
+    assert!(text.contains("twill_swap_phase{phase=\"rest\"} 1"), "{text}");
+    assert_eq!(text.matches("twill_swap_phase{").count(), SwapStatus::PHASES.len());
 }
 
 #[test]

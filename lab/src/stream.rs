@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -21,6 +21,8 @@ const BROKEN: Duration = Duration::from_secs(10);
 /// A running stream. It ends when it is dropped.
 #[derive(Debug)]
 pub struct Stream {
+    /// Whom the receiver sees at the other end.
+    pub seen: IpAddr,
     stop: Arc<AtomicBool>,
     threads: Option<(JoinHandle<usize>, JoinHandle<Received>)>,
 }
@@ -48,21 +50,28 @@ struct Received {
 impl Stream {
     /// Connects from one namespace to an address of another, and begins to send.
     pub fn start(from: &NetNs, to: &NetNs, address: IpAddr) -> Result<Stream> {
-        let what = format!("a TCP stream from {} to {} ({address})", from.name(), to.name());
-        let failed = |doing: &str| LabError::system(format!("{what}: {doing}"));
-        let listener = to.within(|| TcpListener::bind(SocketAddr::new(address, 0)))?.map_err(failed("listen"))?;
-        let target = listener.local_addr().map_err(failed("listen"))?;
-        let outgoing = from.within(|| TcpStream::connect_timeout(&target, BROKEN))?.map_err(failed("connect"))?;
-        let (incoming, _) = listener.accept().map_err(failed("accept"))?;
-        outgoing
-            .set_nodelay(true)
-            .and_then(|()| outgoing.set_write_timeout(Some(BROKEN)))
-            .and_then(|()| incoming.set_read_timeout(Some(BROKEN)))
-            .map_err(failed("set time limits"))?;
+        let what = name(from, to, address);
+        let (outgoing, incoming) = connect(from, to, address)?;
+        Stream::run(outgoing, incoming).map_err(LabError::system(what))
+    }
+
+    /// The same with one connection that carries a stream each way: there, and back.
+    pub fn both_ways(from: &NetNs, to: &NetNs, address: IpAddr) -> Result<[Stream; 2]> {
+        let (outgoing, incoming) = connect(from, to, address)?;
+        let there = outgoing.try_clone().and_then(|sender| Stream::run(sender, incoming.try_clone()?));
+        let back = Stream::run(incoming, outgoing);
+        there.and_then(|there| Ok([there, back?])).map_err(LabError::system(name(from, to, address)))
+    }
+
+    fn run(sender: TcpStream, receiver: TcpStream) -> std::io::Result<Stream> {
+        sender.set_nodelay(true)?;
+        sender.set_write_timeout(Some(BROKEN))?;
+        receiver.set_read_timeout(Some(BROKEN))?;
+        let seen = receiver.peer_addr()?.ip();
         let stop = Arc::new(AtomicBool::new(false));
         let told = stop.clone();
-        let threads = (thread::spawn(move || send(outgoing, &told)), thread::spawn(move || receive(incoming)));
-        Ok(Stream { stop, threads: Some(threads) })
+        let threads = (thread::spawn(move || send(sender, &told)), thread::spawn(move || receive(receiver)));
+        Ok(Stream { seen, stop, threads: Some(threads) })
     }
 
     /// Ends it and reports.
@@ -96,6 +105,21 @@ impl fmt::Display for StreamReport {
     }
 }
 
+fn name(from: &NetNs, to: &NetNs, address: IpAddr) -> String {
+    format!("a TCP stream from {} to {} ({address})", from.name(), to.name())
+}
+
+/// Both ends of a connection.
+fn connect(from: &NetNs, to: &NetNs, address: IpAddr) -> Result<(TcpStream, TcpStream)> {
+    let what = name(from, to, address);
+    let failed = |doing: &str| LabError::system(format!("{what}: {doing}"));
+    let listener = to.within(|| TcpListener::bind(SocketAddr::new(address, 0)))?.map_err(failed("listen"))?;
+    let target = listener.local_addr().map_err(failed("listen"))?;
+    let outgoing = from.within(|| TcpStream::connect_timeout(&target, BROKEN))?.map_err(failed("connect"))?;
+    let (incoming, _) = listener.accept().map_err(failed("accept"))?;
+    Ok((outgoing, incoming))
+}
+
 /// What stands at an offset. Its period is a prime, so that no lost or doubled block fits.
 fn byte(offset: usize) -> u8 {
     u8::try_from(offset % 251).unwrap_or_default()
@@ -114,6 +138,8 @@ fn send(mut stream: TcpStream, stop: &AtomicBool) -> usize {
         due = (due + PACE).max(Instant::now());
         thread::sleep(due.saturating_duration_since(Instant::now()));
     }
+    // The other way may go on.
+    let _ = stream.shutdown(Shutdown::Write);
     sent
 }
 

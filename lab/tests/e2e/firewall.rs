@@ -8,7 +8,7 @@ use std::{fs, thread};
 
 use rustix::fs::{FlockOperation, flock};
 use serde_json::Value;
-use twill_lab::{Families, Lab, LabSpec, NetNs, Node, Ping, Probe};
+use twill_lab::{Families, Lab, LabSpec, NetNs, Node, Ping, Probe, Stream};
 
 use super::common::{allowed, eventually, lab, measured, spec};
 
@@ -241,24 +241,34 @@ fn no_flow_escapes_while_the_daemon_restarts_looks_and_changes_mode() {
     }) else {
         return;
     };
-    // One stream that lasts, through conntrack's memory, beside the new flows.
-    let (pod, gateway) = (&lab.pods()[0], lab.node(0).underlay.gateways[0]);
-    let stream = Probe::start(&pod.ns, &lab.underlay.ns, gateway, Duration::from_millis(2)).unwrap();
+    // What lasts, through conntrack's memory, beside the new flows: a stream of packets, and connections with bytes both ways.
+    let (pod, node) = (&lab.pods()[0], lab.node(0));
+    let [gateway, _] = node.underlay.gateways;
+    let packets = Probe::start(&pod.ns, &lab.underlay.ns, gateway, Duration::from_millis(2)).unwrap();
+    let connect = |gateway| Stream::both_ways(&pod.ns, &lab.underlay.ns, gateway).unwrap();
+    let connections = node.underlay.gateways.map(connect);
+    assert_eq!(connections.each_ref().map(|[there, _]| there.seen), node.underlay.addresses, "masqueraded");
     let flows = always_masqueraded(&lab, |node| {
-        for nftables in [false, true, false, true, true] {
+        let ends: [fn(&Node); 2] = [|node| node.kill9().unwrap(), |node| assert!(node.stop().unwrap().is_some())];
+        for (nftables, end) in [false, true, false, true, true].into_iter().zip(ends.into_iter().cycle()) {
             node.write_net_conf(&net_conf(&lab.spec, nftables)).unwrap();
-            node.kill9().unwrap();
+            end(node);
             node.start().unwrap();
             node.wait_settled(1, Lab::PATIENCE).unwrap();
             thread::sleep(Duration::from_millis(1200));
         }
     });
-    let report = stream.stop().unwrap();
+    let report = packets.stop().unwrap();
     measured(&format!(
-        "{flows} new flows, all masqueraded, over five starts and three changes of mode; stream: {report}"
+        "{flows} new flows, all masqueraded, over five starts and three changes of mode; UDP stream: {report}"
     ));
     assert!(flows > 500, "{flows}");
     assert_eq!(report.lost, 0, "{report}");
+    for (stream, name) in connections.into_iter().flatten().zip(["IPv4 out", "IPv4 back", "IPv6 out", "IPv6 back"]) {
+        let report = stream.stop().unwrap();
+        measured(&format!("meanwhile one masqueraded TCP connection, {name}: {report}"));
+        assert!(report.is_whole() && report.received > 1_000_000, "{name}: {report}");
+    }
     let node = lab.node(0);
     assert!(!node.ns.run(&["iptables-save"]).unwrap().contains("FLANNEL"));
     assert!(!node.ns.run(&["ip6tables-save"]).unwrap().contains("FLANNEL"));

@@ -24,8 +24,27 @@ pub struct Applied {
     pub overrun: bool,
 }
 
+impl Applied {
+    fn add(&mut self, later: Applied) {
+        self.failed.extend(later.failed);
+        self.messages += later.messages;
+        self.sends += later.sends;
+        self.overrun |= later.overrun;
+    }
+}
+
 /// Does all of `operations` in their order.
 pub(crate) fn apply(channel: &mut Channel, operations: &[Operation]) -> Applied {
+    // What may take two tries has to be there before what it replaces goes.
+    let puts = operations.iter().rposition(|o| matches!(o, Operation::Put { .. })).map_or(0, |last| last + 1);
+    let may_fail = || operations[..puts].iter().any(|o| !with_foothold(o).is_empty());
+    let split = if puts < operations.len() && may_fail() { puts } else { operations.len() };
+    let mut applied = write_with_footholds(channel, &operations[..split]);
+    applied.add(write(channel, &operations[split..]));
+    applied
+}
+
+fn write_with_footholds(channel: &mut Channel, operations: &[Operation]) -> Applied {
     let mut applied = write(channel, operations);
     let refused = |(key, error): &&(Key, OperationError)| {
         let put = |o: &&Operation| o.key() == *key && matches!(o, Operation::Put { .. });
@@ -36,11 +55,9 @@ pub(crate) fn apply(channel: &mut Channel, operations: &[Operation]) -> Applied 
     if !again.is_empty() {
         let routes: HashSet<Key> = again.iter().skip(1).step_by(3).map(Operation::key).collect();
         applied.failed.retain(|(key, _)| !routes.contains(key));
-        let second = write(channel, &again);
-        applied.failed.extend(second.failed.into_iter().filter(|(key, _)| routes.contains(key)));
-        applied.messages += second.messages;
-        applied.sends += second.sends;
-        applied.overrun |= second.overrun;
+        let mut second = write(channel, &again);
+        second.failed.retain(|(key, _)| routes.contains(key));
+        applied.add(second);
     }
     applied
 }

@@ -29,6 +29,34 @@ async fn until_quiet(watch: &mut Watch) -> Vec<Event> {
     events
 }
 
+/// A peer's way moves to another tunnel. In IPv6, the route takes a second try.
+#[test]
+fn what_a_route_leaves_goes_after_it() {
+    for words in FAMILIES {
+        isolated("what_a_route_leaves_goes_after_it", move || async move {
+            let old = words.vxlan();
+            sh(&format!(
+                "ip link add flannel.2 type vxlan id 2 dev uplink local {} dstport 8472 nolearning
+                 ip link set flannel.2 up",
+                words.node(1)
+            ));
+            let new = index_of("flannel.2");
+            let tables = Tables::spawn().unwrap();
+            let (before, after) = (words.peer(old, 1), words.peer(new, 1));
+            apply(&tables, puts(&before)).await;
+            let network = words.network.parse().unwrap();
+            let mut watch = Watch::open(Interest::new([old, new], [network])).unwrap();
+            // The route has the same key: it is replaced.
+            apply(&tables, [puts(&after), deletes(&before[..2])].concat()).await;
+            let events = until_quiet(&mut watch).await;
+            let place = |wanted: Event| events.iter().position(|event| *event == wanted);
+            let moved = place(observed(&after[2].0, after[2].1));
+            let left = place(Event::Entry { key: before[0].0, observed: None });
+            assert!(moved.is_some() && moved < left, "{} {events:#?}", words.ip);
+        });
+    }
+}
+
 fn observed(key: &Key, value: Value) -> Event {
     let protocol = if matches!(key, Key::Route { .. }) { BOOT } else { 0 };
     Event::Entry { key: *key, observed: Some(Observed { value: Some(value), protocol }) }

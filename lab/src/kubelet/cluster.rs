@@ -41,8 +41,9 @@ impl Cluster {
     /// The networks that Nodes get their podCIDRs from.
     pub const POD_NETWORKS: [&str; 2] = ["10.244.0.0/16", "fd00:10:244::/48"];
 
-    /// How long anything of a cluster may take. Generous, since machines that run tests are busy.
-    pub const PATIENCE: Duration = Duration::from_secs(120);
+    /// How long anything of a cluster may take. Generous, since machines that run tests are busy, and since an old kubelet may
+    /// take a minute to be done with a pod that has ended.
+    pub const PATIENCE: Duration = Duration::from_secs(240);
 
     /// A control plane without nodes. `images` are what machines will have; there is no registry.
     pub fn start(journal: Journal, programs: ClusterPrograms, images: &[PathBuf]) -> Result<Cluster> {

@@ -43,7 +43,8 @@ impl Flannel {
     /// rules, `subnet.env`. May be called again, as flanneld may be started again: devices are kept, rules made anew.
     pub fn start(self, lab: &Lab, index: usize) -> Result<()> {
         let node = lab.node(index);
-        let mut annotations = vec![("kube-subnet-manager", "true".into()), ("backend-type", self.backend().into())];
+        let mut annotations: Vec<(&str, String)> =
+            vec![("kube-subnet-manager", "true".into()), ("backend-type", self.backend().into())];
         for subnet in &node.pod_cidrs {
             let v6 = subnet.addr().is_ipv6();
             let data = match self {
@@ -56,12 +57,8 @@ impl Flannel {
             annotations.push((if v6 { "backend-v6-data" } else { "backend-data" }, data));
             annotations.push((if v6 { "public-ipv6" } else { "public-ip" }, local(node, v6).to_string()));
         }
-        lab.nodes_dir.edit(&node.name, |object| {
-            for (key, value) in annotations {
-                object["metadata"]["annotations"][format!("{FLANNEL}/{key}")] = json!(value);
-            }
-            set_condition(&mut object["status"]["conditions"]);
-        })?;
+        let annotations = annotations.into_iter().map(|(key, value)| (format!("{FLANNEL}/{key}"), value)).collect();
+        node.publish(&annotations, &condition())?;
         for (network, subnet) in lab.spec.networks().iter().zip(&node.pod_cidrs) {
             write_rules(node, &network.to_string(), *subnet)?;
         }
@@ -72,7 +69,7 @@ impl Flannel {
     pub fn program_peers(self, lab: &Lab, index: usize) -> Result<()> {
         let node = lab.node(index);
         for other in lab.nodes().iter().filter(|other| other.name != node.name) {
-            for peer in self.read(lab, &other.name)? {
+            for peer in self.read(other)? {
                 match self {
                     Flannel::Vxlan => tunnel(node, &peer)?,
                     Flannel::HostGw => direct(node, &peer)?,
@@ -83,8 +80,8 @@ impl Flannel {
     }
 
     /// A Node as flanneld reads it; nothing if it is no node of its own kind.
-    fn read(self, lab: &Lab, name: &str) -> Result<Vec<Peer>> {
-        let object = lab.nodes_dir.read(name)?;
+    fn read(self, other: &Node) -> Result<Vec<Peer>> {
+        let (name, object) = (&other.name, other.object()?);
         let annotation = |key: &str| object["metadata"]["annotations"][format!("{FLANNEL}/{key}")].as_str();
         if annotation("kube-subnet-manager") != Some("true") || annotation("backend-type") != Some(self.backend()) {
             return Ok(Vec::new());
@@ -239,17 +236,13 @@ fn write_rules(node: &Node, network: &str, subnet: IpNet) -> Result<()> {
     Ok(())
 }
 
-fn set_condition(conditions: &mut Value) {
-    let condition = json!({
+fn condition() -> Value {
+    json!({
         "type": "NetworkUnavailable",
         "status": "False",
         "reason": "FlannelIsUp",
         "message": "Flannel is running on this node",
         "lastHeartbeatTime": "2026-01-01T00:00:01Z",
         "lastTransitionTime": "2026-01-01T00:00:01Z",
-    });
-    if let Some(list) = conditions.as_array_mut() {
-        list.retain(|old| old["type"] != "NetworkUnavailable");
-        list.push(condition);
-    }
+    })
 }

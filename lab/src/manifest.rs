@@ -171,11 +171,6 @@ impl NodesDir {
             _ => Ok(()),
         }
     }
-
-    /// The annotations of `name`.
-    pub fn annotations(&self, name: &str) -> Result<BTreeMap<String, String>> {
-        Ok(annotations(&self.read(name)?))
-    }
 }
 
 /// The annotations of a Node.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::error::{LabError, Result};
 use crate::manifest::Manifest;
@@ -78,6 +79,16 @@ impl Node {
     /// The annotations that its Node has now.
     pub fn annotations(&self) -> Result<BTreeMap<String, String>> {
         self.source.annotations(&self.name)
+    }
+
+    /// Its Node as it is now.
+    pub(crate) fn object(&self) -> Result<Value> {
+        self.source.read(&self.name)
+    }
+
+    /// Sets annotations and a condition of its Node, as whoever else may do.
+    pub(crate) fn publish(&self, annotations: &Value, condition: &Value) -> Result<()> {
+        self.source.publish(&self.name, annotations, condition)
     }
 
     /// A file or folder of this node: `net-conf.json`, `subnet.env`, `log`, `run`, `state`, `cni`.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::process::Command;
 
+use serde_json::{Value, json};
+
 use crate::error::Result;
 use crate::kube::{Account, ControlPlane, Kubectl, access_rules};
 use crate::manifest::{Manifest, NodesDir, annotations};
@@ -42,11 +44,39 @@ impl Source {
         }
     }
 
+    /// A Node as it is now.
+    pub(crate) fn read(&self, name: &str) -> Result<Value> {
+        match self {
+            Source::Directory(folder) => folder.read(name),
+            Source::Api(api) => api.kubectl.node(name),
+        }
+    }
+
     /// The annotations that a node has now.
     pub(crate) fn annotations(&self, name: &str) -> Result<BTreeMap<String, String>> {
+        Ok(annotations(&self.read(name)?))
+    }
+
+    /// Sets annotations and a condition of a Node.
+    pub(crate) fn publish(&self, name: &str, annotations: &Value, condition: &Value) -> Result<()> {
         match self {
-            Source::Directory(folder) => folder.annotations(name),
-            Source::Api(api) => Ok(annotations(&api.kubectl.node(name)?)),
+            Source::Directory(folder) => folder.edit(name, |object| {
+                for (key, value) in annotations.as_object().into_iter().flatten() {
+                    object["metadata"]["annotations"][key] = value.clone();
+                }
+                if let Some(list) = object["status"]["conditions"].as_array_mut() {
+                    list.retain(|old| old["type"] != condition["type"]);
+                    list.push(condition.clone());
+                }
+            }),
+            Source::Api(api) => {
+                let patch = json!({
+                    "metadata": { "annotations": annotations }, "status": { "conditions": [condition] },
+                });
+                // A strategic merge, by which conditions have their type as key.
+                let arguments = ["patch", "node", name, "--subresource=status", "-p", &patch.to_string()];
+                api.kubectl.run(&arguments).map(drop)
+            }
         }
     }
 

@@ -1,17 +1,19 @@
 //! One cluster, some nodes run flannel, some Twill.
 
 use serde_json::json;
-use twill_lab::{Flannel, Lab, Status};
+use twill_lab::{Flannel, KubePrograms, Lab, Status};
 
+use super::api::programs;
 use super::common::{allowed, eventually, everybody_reaches_everybody, spec};
 
 /// The node that flannel runs.
 const FLANNELS: usize = 2;
 
-/// Three nodes, the last one flannel's, everybody done with each other.
-fn mixed(flannel: Flannel, backend: &str) -> Option<Lab> {
+/// Three nodes, the last one flannel's, everybody done with each other. They know of each other by a folder of manifests or by
+/// an API server.
+fn mixed(flannel: Flannel, backend: &str, api: Option<KubePrograms>) -> Option<Lab> {
     let mut spec = spec()?;
-    (spec.nodes, spec.pods_per_node, spec.backend) = (3, 1, json!({"Type": backend}));
+    (spec.nodes, spec.pods_per_node, spec.backend, spec.api) = (3, 1, json!({"Type": backend}), api);
     let mut lab = allowed(Lab::new(spec))?;
     flannel.start(&lab, FLANNELS).unwrap();
     for node in &lab.nodes()[..FLANNELS] {
@@ -36,8 +38,8 @@ fn kernel(lab: &Lab) -> String {
         + &show(&["bridge", "fdb", "show"])
 }
 
-fn speak_with_each_other(flannel: Flannel, backend: &str) {
-    let Some(lab) = mixed(flannel, backend) else { return };
+fn speak_with_each_other(flannel: Flannel, backend: &str, api: Option<KubePrograms>) {
+    let Some(lab) = mixed(flannel, backend, api) else { return };
     everybody_reaches_everybody(&lab);
     let (annotations, before) = (lab.node(FLANNELS).annotations().unwrap(), kernel(&lab));
 
@@ -61,12 +63,18 @@ fn speak_with_each_other(flannel: Flannel, backend: &str) {
 
 #[test]
 fn vxlan_nodes_of_both_reach_each_other() {
-    speak_with_each_other(Flannel::Vxlan, "vxlan");
+    speak_with_each_other(Flannel::Vxlan, "vxlan", None);
+}
+
+#[test]
+fn vxlan_nodes_of_both_reach_each_other_through_an_api_server() {
+    let Some(programs) = programs(KubePrograms::ANY) else { return };
+    speak_with_each_other(Flannel::Vxlan, "vxlan", Some(programs));
 }
 
 #[test]
 fn host_gw_nodes_of_both_reach_each_other() {
-    speak_with_each_other(Flannel::HostGw, "host-gw");
+    speak_with_each_other(Flannel::HostGw, "host-gw", None);
 }
 
 #[test]

@@ -4,8 +4,9 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
-use twill_lab::{Flannel, Lab, Node, Probe};
+use twill_lab::{Flannel, KubePrograms, Lab, Node, Probe};
 
+use super::api::programs;
 use super::common::{allowed, everybody_reaches_everybody, measured, spec, what_nodes_hold};
 
 const PACE: Duration = Duration::from_millis(1);
@@ -58,9 +59,9 @@ fn without_loss(lab: &Lab, what: &str, act: impl FnOnce()) {
     assert_eq!(lost, 0, "{what}\n{}", what_nodes_hold(lab));
 }
 
-fn place_is_taken_and_given_back(flannel: Flannel, backend: &str) {
+fn place_is_taken_and_given_back(flannel: Flannel, backend: &str, api: Option<KubePrograms>) {
     let Some(mut spec) = spec() else { return };
-    (spec.nodes, spec.pods_per_node, spec.backend) = (2, 1, json!({"Type": backend}));
+    (spec.nodes, spec.pods_per_node, spec.backend, spec.api) = (2, 1, json!({"Type": backend}), api);
     let Some(mut lab) = allowed(Lab::new(spec)) else { return };
     for index in 0..2 {
         flannel.start(&lab, index).unwrap();
@@ -93,10 +94,16 @@ fn place_is_taken_and_given_back(flannel: Flannel, backend: &str) {
 
 #[test]
 fn a_vxlan_node_changes_hands_without_loss() {
-    place_is_taken_and_given_back(Flannel::Vxlan, "vxlan");
+    place_is_taken_and_given_back(Flannel::Vxlan, "vxlan", None);
+}
+
+#[test]
+fn a_vxlan_node_of_an_api_server_changes_hands_without_loss() {
+    let Some(programs) = programs(KubePrograms::ANY) else { return };
+    place_is_taken_and_given_back(Flannel::Vxlan, "vxlan", Some(programs));
 }
 
 #[test]
 fn a_host_gw_node_changes_hands_without_loss() {
-    place_is_taken_and_given_back(Flannel::HostGw, "host-gw");
+    place_is_taken_and_given_back(Flannel::HostGw, "host-gw", None);
 }

@@ -23,7 +23,7 @@ use super::common::{allowed, skip, spec};
 const SOON: Duration = Duration::from_secs(30);
 
 /// The programs of an API server, or None and a loud word.
-fn programs(variable: &str) -> Option<KubePrograms> {
+pub(crate) fn programs(variable: &str) -> Option<KubePrograms> {
     match KubePrograms::from_env(variable) {
         Ok(programs) => Some(programs),
         Err(error) => {

@@ -162,8 +162,8 @@ pub struct SwapStatus {
 pub struct RefusedStatus {
     /// Why.
     pub reason: String,
-    /// When it is tried again.
-    pub again_seconds: f64,
+    /// When it is tried again by itself; none: when a file changes.
+    pub again_seconds: Option<f64>,
 }
 
 /// How changes of backends ended since the start.

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let rest = arguments.get(1..).unwrap_or_default();
     let outcome = match arguments.first().map(String::as_str) {
-        Some("demo") => lab(&["demo".to_string()]),
+        Some("demo") => lab(&arguments),
         Some("lab") => lab(rest),
         Some("bench") => bench(rest),
         Some("test") => setup::everything_and_nodes().and_then(|()| test::run(rest)),

@@ -1,5 +1,7 @@
 //! Arguments, and which command does what.
 
+mod change;
+mod chart;
 mod cluster;
 mod demo;
 mod matrix;
@@ -41,8 +43,12 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Builds 3 nodes with 2 pods each, lets every pod talk to every other over vxlan and then over host-gw, and shows it
-    Demo,
+    /// Builds 3 nodes with 2 pods each, changes their backend from vxlan to host-gw and back while the pods talk, and shows it
+    Demo {
+        /// Draws the first change into this SVG file
+        #[arg(long)]
+        picture: Option<PathBuf>,
+    },
     /// Builds a lab that keeps standing, to play with
     Up {
         #[command(flatten)]
@@ -146,9 +152,9 @@ impl Shape {
 /// Does what was asked for.
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.command {
-        Verb::Demo => {
+        Verb::Demo { picture } => {
             become_root()?;
-            demo::run()
+            demo::run(picture.as_deref())
         }
         Verb::Up { name, shape } => standing::up(&name.name, &shape).map(|()| ExitCode::SUCCESS),
         Verb::Down { name } => standing::down(&name.name).map(|()| ExitCode::SUCCESS),

@@ -17,6 +17,7 @@ mod kernel_state;
 mod lab;
 mod mixed;
 mod reachability;
+mod swap;
 mod switch;
 mod takeover;
 mod telemetry;

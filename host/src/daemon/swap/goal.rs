@@ -42,6 +42,20 @@ impl From<GoalError> for StartError {
     }
 }
 
+/// No goal, and where one may come from.
+#[derive(Debug)]
+pub(in super::super) struct Unread {
+    pub(in super::super) reason: String,
+    /// What is to be followed, if that is known: a component may come later than the configuration that names it.
+    pub(in super::super) watched: Option<Vec<PathBuf>>,
+}
+
+impl From<tokio::task::JoinError> for Unread {
+    fn from(error: tokio::task::JoinError) -> Self {
+        Self { reason: error.to_string(), watched: None }
+    }
+}
+
 /// Where goals come from.
 #[derive(Debug, Clone)]
 pub(in super::super) struct Files {
@@ -66,6 +80,14 @@ impl Files {
     pub(in super::super) fn read(&self) -> Result<Goal, GoalError> {
         let (text, conf) = NetConf::read(&self.net_conf)?;
         self.complete(text, conf)
+    }
+
+    /// The same, with what to do where that is not possible. Blocks.
+    pub(in super::super) fn look(&self) -> Result<Goal, Unread> {
+        self.read().map_err(|error| {
+            let named = NetConf::read(&self.net_conf).ok().map(|(_, conf)| conf.backends);
+            Unread { reason: error.to_string(), watched: named.map(|backends| self.watched(&backends)) }
+        })
     }
 
     /// What another text would ask for.

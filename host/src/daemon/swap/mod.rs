@@ -33,6 +33,7 @@ use crate::config::FileWatch;
 use crate::nodes::MOST_OFFERS;
 use crate::uplink::ReversePath;
 use course::Course;
+use goal::Unread;
 pub(super) use goal::{Files, Goal};
 use start::Start;
 pub(super) use start::start;
@@ -124,7 +125,7 @@ pub(super) struct Swap {
     /// When the files are to be read.
     look: Option<Instant>,
     looked: Option<Instant>,
-    reading: Option<JoinHandle<Result<Goal, String>>>,
+    reading: Option<JoinHandle<Result<Goal, Unread>>>,
     trial: Option<Trial>,
     course: Option<Course>,
     pub(super) refused: Option<Refusal>,
@@ -142,7 +143,7 @@ pub(super) struct Swap {
 pub(super) enum Arrived {
     Files,
     Order(Order),
-    Read(Result<Goal, String>),
+    Read(Result<Goal, Unread>),
     Loaded(Result<Vec<Attached>, String>),
     Planned(Result<Shadow, String>),
 }
@@ -214,7 +215,7 @@ impl Swap {
         };
         let reading = async {
             match &mut self.reading {
-                Some(task) => task.await.map_err(|error| error.to_string()).flatten(),
+                Some(task) => task.await.map_err(Unread::from).flatten(),
                 None => pending().await,
             }
         };
@@ -272,7 +273,10 @@ impl Daemon {
                 self.swap.reading = None;
                 match read {
                     Ok(goal) => self.consider(goal).await,
-                    Err(reason) => {
+                    Err(Unread { reason, watched }) => {
+                        if let Some(watched) = watched {
+                            self.swap.watch.set(watched);
+                        }
                         if self.swap.refused.as_ref().is_none_or(|refused| refused.reason != reason) {
                             self.swap.refuse("", &reason, false);
                         }
@@ -319,8 +323,7 @@ impl Daemon {
         {
             self.swap.looked = Some(now);
             let files = Arc::clone(&self.swap.files);
-            self.swap.reading =
-                Some(tokio::task::spawn_blocking(move || files.read().map_err(|error| error.to_string())));
+            self.swap.reading = Some(tokio::task::spawn_blocking(move || files.look()));
         }
         if let Some(mut trial) = self.swap.trial.take_if(|trial| matches!(trial.work, Work::Wait)) {
             match self.start_shadow(&mut trial).await {

@@ -17,11 +17,14 @@ use std::env;
 use serde_json::{Value, json};
 use twill_lab::{Lab, LabSpec, Node};
 
-use crate::common::lab;
+use crate::common::{everybody_reaches_everybody, lab};
 
 /// Dual-stack nodes with a pod each, and this backend.
 fn small_lab(nodes: usize, backend: Value) -> Option<Lab> {
-    lab(|spec| shape(spec, nodes, backend))
+    let lab = lab(|spec| shape(spec, nodes, backend))?;
+    // Nodes have to find each other's link-layer addresses first, which is not what is watched here.
+    everybody_reaches_everybody(&lab);
+    Some(lab)
 }
 
 fn shape(spec: &mut LabSpec, nodes: usize, backend: Value) {

@@ -115,7 +115,7 @@ fn one_that_is_dead_in_the_middle() {
     for node in others {
         let status = node.status().unwrap();
         let old = status.backends.iter().find(|backend| backend.kind == "vxlan").unwrap();
-        assert_eq!((old.role.as_str(), &old.senders[..]), ("retiring", &["n3".to_string()][..]), "{status:#?}");
+        assert!(old.role == "retiring" && old.senders.iter().any(|peer| peer == "n3"), "{status:#?}");
     }
     late.start().unwrap();
     arrived(&lab, "host-gw");

@@ -226,6 +226,17 @@ impl Node {
         self.daemon().as_mut().map_or(Ok(()), |daemon| daemon.signal(Signal::CONT))
     }
 
+    /// Makes the next daemon start as if none had been there: it takes what the configuration says, without trying it first.
+    pub fn forget(&self) -> Result<()> {
+        let file = self.path("state").join("backends.json");
+        match fs::remove_file(&file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(LabError::system(format!("remove {}", file.display()))(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Stops and starts the daemon.
     pub fn restart(&self) -> Result<()> {
         self.stop()?;

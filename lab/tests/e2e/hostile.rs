@@ -40,12 +40,13 @@ fn pods_of_n1_reach_all(lab: &Lab, what: &str) {
     }
 }
 
-/// Has the daemon of n1 plan with a component that does `harm`.
+/// Has the daemon of n1 plan with a component that does `harm`. A daemon that knows what it had before would refuse it.
 fn turn_hostile(lab: &Lab, harm: &Value) {
     let mut backend = json!({"Type": "hostile"});
     backend.as_object_mut().unwrap().extend(harm.as_object().unwrap().clone());
     let node = lab.node(0);
     node.stop().unwrap();
+    node.forget().unwrap();
     node.write_net_conf(&lab.spec.net_conf_with(&backend)).unwrap();
     node.start().unwrap();
 }

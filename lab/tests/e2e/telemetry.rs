@@ -121,6 +121,7 @@ fn traps_and_violations_are_counted() {
         ("trap", "twill_plans_total{outcome=\"failed\"}"),
     ] {
         node.stop().unwrap();
+        node.forget().unwrap();
         node.write_net_conf(&lab.spec.net_conf_with(&json!({"Type": "hostile", "Do": harm, "Victim": "n2"}))).unwrap();
         node.start().unwrap();
         let accused = |status: &twill_lab::Status| status.peer("n2").is_some_and(|p: &PeerStatus| p.message.is_some());

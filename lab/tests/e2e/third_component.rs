@@ -3,7 +3,7 @@
 use serde_json::json;
 use twill_lab::Lab;
 
-use super::common::{allowed, annotation, everybody_reaches_everybody, guest, spec};
+use super::common::{allowed, annotation, eventually, everybody_reaches_everybody, guest, spec};
 
 #[test]
 fn a_component_file_runs_under_the_name_it_is_given() {
@@ -35,12 +35,9 @@ fn a_component_file_goes_before_the_built_in_one() {
     lab.start().unwrap();
     assert_eq!(lab.node(0).status().unwrap().backends[0].origin, "built-in");
 
+    let origin = || lab.node(0).status().unwrap().backends.remove(0).origin;
     lab.install_backend(&vxlan, "vxlan").unwrap();
-    lab.restart().unwrap();
-    let origin = lab.node(0).status().unwrap().backends.remove(0).origin;
-    assert!(origin.ends_with("vxlan.wasm"), "{origin}");
-
+    eventually("the file is taken", Lab::PATIENCE, || origin().ends_with("vxlan.wasm"));
     std::fs::remove_file(lab.backends_dir().join("vxlan.wasm")).unwrap();
-    lab.restart().unwrap();
-    assert_eq!(lab.node(0).status().unwrap().backends[0].origin, "built-in");
+    eventually("the built-in one is back", Lab::PATIENCE, || origin() == "built-in");
 }

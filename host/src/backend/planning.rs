@@ -119,6 +119,14 @@ impl Question {
         Some(Peer { name: self.name.clone(), backend: offer.kind.clone(), families })
     }
 
+    /// As if the peer had the same backend as this node.
+    fn as_if(&self, planner: &Planner) -> Peer {
+        let published = |family| planner.plan.publish.iter().find(|p| p.family == family).map(|p| p.data.clone());
+        let family = |f: &PeerFamily| PeerFamily { published: published(f.family), ..f.clone() };
+        let families = self.families.iter().map(family).collect();
+        Peer { name: self.name.clone(), backend: planner.id.kind.to_string(), families }
+    }
+
     /// Whether a backend later in the list knows the peer's wire better. A node of flannel's does not say on which wire
     /// it listens: on the one that was there before anything was changed.
     fn is_for_a_later(&self, planner: &Planner, later: &[Planner]) -> bool {
@@ -158,6 +166,22 @@ pub enum Outcome {
     Rejected(BackendId, String),
     /// This backend broke down over it. Worth another try later.
     Failed(BackendId, String),
+}
+
+impl Outcome {
+    /// Why there is no plan, or none for all families.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Planned { .. } => None,
+            Self::Partial { why, .. } => why.reason(),
+            Self::Unreachable(reason)
+            | Self::Incomplete(reason)
+            | Self::Invalid(reason)
+            | Self::Rejected(_, reason)
+            | Self::Failed(_, reason) => Some(reason),
+        }
+    }
 }
 
 /// Why a backend has no plan for the node.
@@ -250,6 +274,29 @@ pub async fn plan_peers(sandbox: &Sandbox, planners: &[Planner], questions: Vec<
         (question, outcome)
     };
     outcomes.into_iter().map(settle).collect()
+}
+
+/// Asks a new backend for those that cannot receive by it yet, as if they could already. Returns what went wrong: so a
+/// backend that breaks down or breaks rules is known before anything depends on it.
+pub async fn rehearse(sandbox: &Sandbox, planner: &Planner, questions: &[Question]) -> Vec<(Question, Outcome)> {
+    let others = questions.iter().filter(|question| question.for_planner(planner).is_none());
+    let (asked, batch): (Vec<&Question>, Vec<Peer>) =
+        others.map(|question| (question, question.as_if(planner))).unzip();
+    if asked.is_empty() {
+        return Vec::new();
+    }
+    let is_wrong = |outcome: &Outcome| matches!(outcome, Outcome::Rejected(..) | Outcome::Failed(..));
+    match sandbox.plan_peers(&planner.loaded, Arc::clone(&planner.node), batch.clone()).await {
+        Ok(answers) => {
+            let judged = batch.iter().zip(answers).map(|(peer, answer)| judge(answer, peer, planner));
+            let judged = asked.into_iter().cloned().zip(judged);
+            judged.filter(|(_, outcome)| is_wrong(outcome)).collect()
+        }
+        Err(error) => {
+            let failed = || Outcome::Failed(planner.id.clone(), format!("backend {}: {error}", planner.id.kind));
+            asked.into_iter().map(|question| (question.clone(), failed())).collect()
+        }
+    }
 }
 
 /// Why nobody was asked about a peer.

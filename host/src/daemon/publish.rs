@@ -268,7 +268,7 @@ impl Daemon {
         let working = self.attached.iter().filter(|a| a.role.is_offered() && a.trouble().is_none());
         for attached in working {
             let (Some(plan), Some(wire)) = (&attached.plan, attached.wire()) else { continue };
-            let sends = self.peering.wanted.carried_by(attached.id.instance).next().is_some();
+            let sends = self.peering.wanted.carries(attached.id.instance) > 0;
             let same = |known: &&mut Announced| (&known.kind, &known.wire) == (&attached.config.kind, &wire);
             if let Some(known) = backends.iter_mut().find(same) {
                 known.sends |= sends;

@@ -137,7 +137,7 @@ impl Daemon {
             }
             .to_owned(),
             wire: attached.wire(),
-            peers: self.peering.wanted.carried_by(attached.id.instance).count(),
+            peers: self.peering.wanted.carries(attached.id.instance),
             senders: if attached.role.is_leaving() { owned(self.senders(attached)) } else { Vec::new() },
             name: loaded.descriptor().name.clone(),
             version: loaded.descriptor().version.clone(),

@@ -45,6 +45,8 @@ pub struct Wanted {
     /// Who answers to which MAC address on which link. Everything else that two peers could both claim is excluded
     /// by the policy, which keeps each inside its own subnets.
     stations: HashMap<(String, Mac), Owner>,
+    /// How many peers each instance carries.
+    carried: HashMap<u32, usize>,
 }
 
 impl Wanted {
@@ -70,6 +72,9 @@ impl Wanted {
         for (link, mac) in kept {
             self.stations.insert((link.to_owned(), mac), owner.clone());
         }
+        if let Owner::Peer(_) = owner {
+            *self.carried.entry(plan.backend.instance).or_default() += 1;
+        }
         self.plans.insert(owner.clone(), plan);
         Ok(released)
     }
@@ -79,6 +84,11 @@ impl Wanted {
         let Some(plan) = self.plans.remove(owner) else { return false };
         for (link, mac) in stations(&plan.intents) {
             self.stations.remove(&(link.to_owned(), mac));
+        }
+        if let Owner::Peer(_) = owner
+            && let Some(carried) = self.carried.get_mut(&plan.backend.instance)
+        {
+            *carried -= 1;
         }
         true
     }
@@ -100,6 +110,12 @@ impl Wanted {
     pub fn entries(&self, owner: &Owner, interfaces: &Interfaces) -> Vec<(Key, Value)> {
         let Some(plan) = self.plans.get(owner) else { return Vec::new() };
         plan.intents.iter().filter_map(|intent| entry(plan.backend.instance, intent, interfaces)).collect()
+    }
+
+    /// How many peers are reached through an instance.
+    #[must_use]
+    pub fn carries(&self, instance: u32) -> usize {
+        self.carried.get(&instance).copied().unwrap_or(0)
     }
 
     /// Peers that are reached through an instance.

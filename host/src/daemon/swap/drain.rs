@@ -78,8 +78,8 @@ impl Daemon {
     /// Who still needs a backend of an earlier configuration; none if nobody does.
     pub(in super::super) fn needed_by(&self, instance: u32) -> Option<String> {
         let attached = self.attached.iter().find(|a| a.id.instance == instance)?;
-        let carried: Vec<&str> = self.peering.wanted.carried_by(instance).collect();
-        if !carried.is_empty() {
+        if self.peering.wanted.carries(instance) > 0 {
+            let carried = self.peering.wanted.carried_by(instance).collect();
             return Some(format!("this node sends to {} through it", names(carried)));
         }
         let senders = self.senders(attached);

@@ -61,14 +61,11 @@ impl Daemon {
         let plan = self.peering.wanted.plan(&Owner::Peer(name.to_owned()));
         let is: BTreeSet<String> = plan.iter().flat_map(|plan| plan.intents.iter().map(describe)).collect();
         let from = plan.map(|plan| plan.backend.kind.to_string());
-        let (to, shall, message) = match outcome {
-            Outcome::Planned { backend, intents } => {
-                (Some(backend.kind.to_string()), intents.iter().map(describe).collect(), None)
+        let (to, shall) = match outcome {
+            Outcome::Planned { backend, intents } | Outcome::Partial { backend, intents, .. } => {
+                (Some(backend.kind.to_string()), intents.iter().map(describe).collect())
             }
-            Outcome::Partial { backend, intents, why, .. } => {
-                (Some(backend.kind.to_string()), intents.iter().map(describe).collect(), reason(why))
-            }
-            other => (from.clone(), is.clone(), reason(other)),
+            _ => (from.clone(), is.clone()),
         };
         PeerDiff {
             name: name.to_owned(),
@@ -77,7 +74,7 @@ impl Daemon {
             keep: is.intersection(&shall).count(),
             add: shall.difference(&is).cloned().collect(),
             remove: is.difference(&shall).cloned().collect(),
-            message,
+            message: outcome.reason().map(str::to_owned),
         }
     }
 }
@@ -86,17 +83,6 @@ fn carries(shadow: &Shadow, instance: u32) -> bool {
     shadow.outcomes.iter().any(|(_, outcome)| {
         matches!(outcome, Outcome::Planned { backend, .. } | Outcome::Partial { backend, .. } if backend.instance == instance)
     })
-}
-
-fn reason(outcome: &Outcome) -> Option<String> {
-    match outcome {
-        Outcome::Planned { .. } | Outcome::Partial { .. } => None,
-        Outcome::Unreachable(reason)
-        | Outcome::Incomplete(reason)
-        | Outcome::Invalid(reason)
-        | Outcome::Rejected(_, reason)
-        | Outcome::Failed(_, reason) => Some(reason.clone()),
-    }
 }
 
 fn link(foreseen: &Foreseen) -> String {

@@ -15,7 +15,7 @@ use super::super::control::Answer;
 use super::super::{Daemon, fault};
 use super::Phase;
 use super::goal::{Files, Goal};
-use crate::backend::planning::{BackendId, NodeError, Outcome, Planner, Question, plan_node, plan_peers};
+use crate::backend::planning::{BackendId, NodeError, Outcome, Planner, Question, plan_node, plan_peers, rehearse};
 use crate::backend::source::Found;
 use crate::config::BackendConfig;
 use crate::dataplane::{Foreseen, Tenant};
@@ -56,6 +56,8 @@ pub(super) enum Work {
 pub(in super::super) struct Shadow {
     pub(super) nodes: Vec<(BackendId, Arc<Node>, Result<NodePlan, NodeError>)>,
     pub(super) outcomes: Vec<(Question, Outcome)>,
+    /// What went wrong when new backends were asked for peers that have nothing of the kind yet.
+    pub(super) rehearsal: Vec<(Question, Outcome)>,
 }
 
 /// Loads components that are not attached yet, and keeps them for a restart.
@@ -109,12 +111,16 @@ impl Daemon {
                 nodes.push((id, facts, planned));
             }
             if nodes.iter().any(|(_, _, planned)| planned.is_err()) {
-                return Shadow { nodes, outcomes: Vec::new() };
+                return Shadow { nodes, outcomes: Vec::new(), rehearsal: Vec::new() };
             }
             let place = |planner: &Planner| order.iter().position(|instance| *instance == planner.id.instance);
             planners.sort_by_key(|planner| place(planner).unwrap_or(usize::MAX));
+            let mut rehearsal = Vec::new();
+            for planner in planners.iter().filter(|planner| nodes.iter().any(|(id, _, _)| *id == planner.id)) {
+                rehearsal.extend(rehearse(&sandbox, planner, &questions).await);
+            }
             let outcomes = plan_peers(&sandbox, &planners, questions).await;
-            Shadow { nodes, outcomes }
+            Shadow { nodes, outcomes, rehearsal }
         }));
         Ok(())
     }
@@ -148,14 +154,10 @@ impl Daemon {
                  \"AllowDisruption\": true in net-conf.json"
             ));
         }
-        let lost: Vec<String> =
-            shadow.outcomes.iter().filter_map(|(question, outcome)| self.loss(question, outcome)).collect();
-        if lost.is_empty() {
-            return Ok(());
-        }
-        let named = lost.iter().take(NAMED_PEERS).cloned().collect::<Vec<_>>().join("; ");
-        let more = if lost.len() > NAMED_PEERS { "; …" } else { "" };
-        Err(format!("{} of {} peers would have no plan: {named}{more}", lost.len(), shadow.outcomes.len()))
+        let lost = shadow.outcomes.iter().filter_map(|(question, outcome)| self.loss(question, outcome)).collect();
+        some_of(lost, shadow.outcomes.len(), "would have no plan")?;
+        let spoilt = shadow.rehearsal.iter().map(|(question, outcome)| told(question, outcome)).collect();
+        some_of(spoilt, shadow.outcomes.len(), "would not get one if they had this backend as well")
     }
 
     /// How a link would stop what passes through it now.
@@ -181,17 +183,10 @@ impl Daemon {
 
     /// A peer that has a plan that works, and would have none.
     fn loss(&self, question: &Question, outcome: &Outcome) -> Option<String> {
-        let reason = match outcome {
-            Outcome::Planned { .. } | Outcome::Partial { .. } => return None,
-            Outcome::Unreachable(reason)
-            | Outcome::Incomplete(reason)
-            | Outcome::Invalid(reason)
-            | Outcome::Rejected(_, reason)
-            | Outcome::Failed(_, reason) => reason,
-        };
+        let is_planned = matches!(outcome, Outcome::Planned { .. } | Outcome::Partial { .. });
         let works = self.peering.wanted.plan(&Owner::Peer(question.name.clone())).is_some()
             && self.peering.trouble(&question.name).is_none();
-        works.then(|| format!("{}: {reason}", question.name))
+        (works && !is_planned).then(|| told(question, outcome))
     }
 
     /// Takes a trial's new backends in: they receive, and are announced.
@@ -217,4 +212,19 @@ impl Daemon {
         let place = |a: &Attached| order.iter().position(|instance| *instance == a.id.instance);
         self.attached.sort_by_key(|a| place(a).unwrap_or(usize::MAX));
     }
+}
+
+/// An error that names some of the peers it is about.
+fn some_of(mut peers: Vec<String>, of: usize, what: &str) -> Result<(), String> {
+    if peers.is_empty() {
+        return Ok(());
+    }
+    let count = peers.len();
+    peers.truncate(NAMED_PEERS);
+    let more = if count > NAMED_PEERS { "; …" } else { "" };
+    Err(format!("{count} of {of} peers {what}: {}{more}", peers.join("; ")))
+}
+
+fn told(question: &Question, outcome: &Outcome) -> String {
+    format!("{}: {}", question.name, outcome.reason().unwrap_or_default())
 }

@@ -12,6 +12,8 @@ use twill_lab::{Lab, LabError, Moment, Result, Status, TrafficReport, Watch, Wat
 const PACE: Duration = Duration::from_millis(5);
 /// Of the large ones: what pods send in one piece if they were born under vxlan.
 const SIZE: usize = 1430;
+/// Between two nodes.
+const SPACING: Duration = Duration::from_millis(1500);
 /// Before the change and after it.
 const CALM: Duration = Duration::from_millis(1500);
 /// Between two looks at the nodes.
@@ -27,8 +29,8 @@ pub(super) struct Change {
     pub(super) moments: Vec<Moment>,
     /// And in the whole.
     pub(super) watched: Watched,
-    /// When net-conf.json was written.
-    pub(super) written: Duration,
+    /// When each node's net-conf.json was written.
+    pub(super) written: Vec<Duration>,
 }
 
 /// All nodes at one time.
@@ -48,7 +50,7 @@ pub(super) struct NodeFrame {
 }
 
 impl Change {
-    /// Gives all nodes another backend under traffic, and shows how it goes.
+    /// Gives one node after the other another backend under traffic, and shows how it goes.
     pub(super) fn watch(lab: &Lab, backend: &Value, begin: Instant) -> Result<Change> {
         let before = lab.nodes().iter().map(twill_lab::Node::generation).collect::<Result<Vec<u64>>>()?;
         let watch = Watch::start(lab, SIZE, PACE)?;
@@ -66,13 +68,18 @@ impl Change {
             };
             Ok(statuses.iter().zip(&before).all(done))
         };
-        while start.elapsed() < CALM {
-            look(&mut frames)?;
+        let text = lab.spec.net_conf_with(backend);
+        let (mut written, mut due) = (Vec::new(), CALM);
+        for node in lab.nodes() {
+            while start.elapsed() < due {
+                look(&mut frames)?;
+            }
+            written.push(start.elapsed());
+            node.write_net_conf(&text)?;
+            due += SPACING;
         }
-        let written = start.elapsed();
-        lab.set_backend(backend)?;
         while !look(&mut frames)? {
-            if written + Lab::SWAP < start.elapsed() {
+            if due + Lab::SWAP < start.elapsed() {
                 return Err(LabError::Timeout {
                     what: format!("the change to {}", backend["Type"]),
                     seconds: Lab::SWAP.as_secs_f64(),

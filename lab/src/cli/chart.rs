@@ -52,18 +52,30 @@ impl<'a> Chart<'a> {
             .unwrap_or_default()
     }
 
+    /// When a node has a backend attached, and whether it sends through it then.
+    fn stretches(&self, number: usize, kind: &str) -> Vec<(Duration, Duration, bool)> {
+        let mut stretches: Vec<(Duration, Duration, bool)> = Vec::new();
+        for pair in self.change.frames.windows(2) {
+            let found = pair[0].nodes[number].backends.iter().find(|(found, ..)| found == kind);
+            let Some(sends) = found.map(|(_, _, peers)| *peers > 0) else { continue };
+            match stretches.last_mut() {
+                Some(last) if last.1 == pair[0].at && last.2 == sends => last.1 = pair[1].at,
+                _ => stretches.push((pair[0].at, pair[1].at, sends)),
+            }
+        }
+        stretches
+    }
+
     /// A lane for each backend of a node: faint while it is attached and receives, full while the node sends through it.
     fn node(&self, out: &mut String, number: usize, top: f64) -> fmt::Result {
         for (lane, kind) in self.kinds.iter().enumerate() {
             let y = top + LANE * lane as f64;
             let class = ["old", "new"][lane];
             writeln!(out, r#"<text x="{}" y="{}" class="dim" text-anchor="end">{kind}</text>"#, LEFT - 8.0, y + 10.0)?;
-            for pair in self.change.frames.windows(2) {
-                let found = pair[0].nodes[number].backends.iter().find(|(found, ..)| found == kind);
-                let Some((_, _, peers)) = found else { continue };
-                let (from, to) = (self.x(pair[0].at), self.x(pair[1].at));
-                let idle = if *peers == 0 { " idle" } else { "" };
-                let width = to - from + 0.3;
+            for (from, to, sends) in self.stretches(number, kind) {
+                let (from, to) = (self.x(from), self.x(to));
+                let idle = if sends { "" } else { " idle" };
+                let width = to - from;
                 let height = LANE - 3.0;
                 writeln!(
                     out,
@@ -138,9 +150,15 @@ impl fmt::Display for Chart<'_> {
         writeln!(out, r#"<text x="24" y="{}">slowest</text>"#, answers + PLOT / 2.0 - 4.0)?;
         writeln!(out, r#"<text x="24" y="{}">answer</text>"#, answers + PLOT / 2.0 + 11.0)?;
         self.answers(&mut out, answers)?;
-        let (x, bottom) = (self.x(self.change.written), answers + PLOT);
-        writeln!(out, r#"<line x1="{x:.1}" y1="{}" x2="{x:.1}" y2="{bottom}" class="written"/>"#, TOP - 14.0)?;
-        writeln!(out, r#"<text x="{:.1}" y="{}" class="dim">net-conf.json is written</text>"#, x + 5.0, TOP - 10.0)?;
+        for (number, written) in self.change.written.iter().enumerate() {
+            let (x, top) = (self.x(*written), TOP + step * number as f64 - 4.0);
+            let bottom = top + LANE * 2.0 + 5.0;
+            writeln!(out, r#"<line x1="{x:.1}" y1="{top}" x2="{x:.1}" y2="{bottom}" class="written"/>"#)?;
+        }
+        if let Some(first) = self.change.written.first() {
+            let x = self.x(*first) + 5.0;
+            writeln!(out, r#"<text x="{x:.1}" y="{}" class="dim">a node's net-conf.json changes</text>"#, TOP - 8.0)?;
+        }
         self.summary(&mut out, answers + PLOT + 46.0)?;
         write!(
             f,
@@ -188,7 +206,7 @@ mod tests {
             frames: (0..=9).map(frame).collect(),
             moments: (0..170).map(moment).collect(),
             watched: Watched { traffic, streams: Vec::new() },
-            written: Duration::from_secs(1),
+            written: vec![Duration::from_secs(1); 2],
         }
     }
 
@@ -196,8 +214,8 @@ mod tests {
     fn lanes_are_full_where_a_node_sends_and_faint_where_it_only_receives() {
         let chart = Chart::of(&change(0), "vxlan", "host-gw").to_string();
         let count = |class: &str| chart.matches(&format!("class=\"{class}\"")).count();
-        // Two nodes; two seconds of sending and five of receiving; host-gw from the third second to the end.
-        assert_eq!((count("old"), count("old idle"), count("new"), count("new idle")), (4, 10, 14, 0));
+        // Two nodes: each sends through the old one and then receives by it, while it sends through the new one.
+        assert_eq!((count("old"), count("old idle"), count("new"), count("new idle")), (2, 2, 2, 0));
         assert!(chart.contains("1800 packets, 0 lost") && !chart.contains("class=\"lost\""), "{chart}");
     }
 

@@ -55,8 +55,8 @@ pub(super) fn run(picture: Option<&Path>) -> Result<ExitCode> {
     let mut failed = show(&lab, &ACTS[0], &step)?;
     for (before, act) in ACTS.iter().zip(&ACTS[1..]) {
         println!(
-            "\nNow one word in net-conf.json: {:?} becomes {:?}. No daemon is stopped, and all pods of different nodes send to\n\
-             each other all the time: small packets, packets of full size, and TCP.",
+            "\nNow one word in net-conf.json: {:?} becomes {:?}, on one node after the other. No daemon is stopped, and all\n\
+             pods of different nodes send to each other all the time: small packets, packets of full size, and TCP.",
             before.backend, act.backend
         );
         let change = Change::watch(&lab, &kind(act.backend), begin)?;

@@ -52,6 +52,7 @@ impl Teller {
             "choosing the uplink" => "PodNetworkUplink",
             "links" | "planning this node" => "PodNetworkBackend",
             "firewall" => "PodNetworkFirewall",
+            super::swap::REFUSED_CONFIG | super::swap::REFUSED | super::swap::PUT_BACK => "PodNetworkChangeRefused",
             // The rest is about other nodes or about the API server itself, or passes by.
             _ => return,
         };

@@ -110,7 +110,7 @@ impl Daemon {
         if let Some(trouble) = trouble {
             let reason = format!("its links cannot be had: {trouble}");
             self.swap.refuse(&course.fingerprint, &reason, true);
-            self.complain("a change of backends is refused, and everything stays as it is", reason);
+            self.complain(super::REFUSED, reason);
         }
     }
 
@@ -180,7 +180,7 @@ impl Daemon {
         let Some(attached) = self.attached.iter_mut().find(|a| a.id == *id && a.role == Role::Active) else { return };
         if (attached.note_fault() || once) && self.swap.trial.is_none() && self.swap.accepted.refused.is_none() {
             let reason = reason.clone();
-            self.complain("the backends before are put back", reason.clone());
+            self.complain(super::PUT_BACK, reason.clone());
             if let Err(error) = self.go_back(&reason, false) {
                 self.complain("putting the backends before back", error);
             }

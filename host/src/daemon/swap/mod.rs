@@ -39,6 +39,13 @@ use start::Start;
 pub(super) use start::start;
 use trial::{Shadow, Trial, Work, load};
 
+/// What is said of a configuration that cannot be had, ...
+pub(super) const REFUSED_CONFIG: &str = "the configuration is not taken";
+/// ... of one that would do harm, ...
+pub(super) const REFUSED: &str = "a change of backends is refused, and everything stays as it is";
+/// ... and of one that did.
+pub(super) const PUT_BACK: &str = "the backends before are put back";
+
 /// Between two readings of the files.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// The first pause before the same change is tried again after it was refused; each further one doubles, ...
@@ -280,7 +287,7 @@ impl Daemon {
                         if self.swap.refused.as_ref().is_none_or(|refused| refused.reason != reason) {
                             self.swap.refuse("", &reason, false);
                         }
-                        self.complain("the configuration is not taken", reason);
+                        self.complain(REFUSED_CONFIG, reason);
                     }
                 }
             }
@@ -363,7 +370,7 @@ impl Daemon {
             let reason = "another Network, or another family: that is only taken at the start; restart the daemon \
                           (kubectl -n kube-flannel rollout restart daemonset)";
             self.swap.refuse(&fingerprint, reason, false);
-            return self.complain("the configuration is not taken", reason.to_owned());
+            return self.complain(REFUSED_CONFIG, reason.to_owned());
         }
         self.begin(goal, None, None);
     }
@@ -409,7 +416,7 @@ impl Daemon {
             return;
         }
         self.swap.refuse(&trial.goal.fingerprint(), reason, trial.going_back.is_none());
-        self.complain("a change of backends is refused, and everything stays as it is", reason.to_owned());
+        self.complain(REFUSED, reason.to_owned());
     }
 
     /// A trial that changed nothing leaves the phase as it was before.

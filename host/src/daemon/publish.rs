@@ -257,9 +257,9 @@ impl Daemon {
         let mut offered = self.attached.iter().filter(|a| a.role.is_offered() && a.role != Role::Candidate);
         let plain = self.peers.iter().filter(|peer| peer.habits.is_none()).flat_map(|peer| &peer.offers);
         let kinds: BTreeSet<&str> = plain.map(|offer| offer.kind.as_str()).collect();
-        let needed = offered.clone().filter(|a| a.plan.is_some() && a.trouble().is_none());
+        let mut needed = offered.clone().filter(|a| a.plan.is_some() && a.trouble().is_none());
         // Of several of a type, the oldest: real flannel does not change while it runs.
-        needed.filter(|a| kinds.contains(a.config.kind.as_str())).next_back().or_else(|| offered.next())
+        needed.rfind(|a| kinds.contains(a.config.kind.as_str())).or_else(|| offered.next())
     }
 
     /// Everything by which this node can be reached now, as text; none before anything works.

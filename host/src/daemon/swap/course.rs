@@ -127,6 +127,7 @@ impl Daemon {
         self.swap.accepted.generation += 1;
         self.swap.fingerprint = fingerprint;
         self.swap.changed = true;
+        self.swap.migrated = Some(Instant::now());
         for attached in &mut self.attached {
             let is_named = order.contains(&attached.id.instance);
             attached.role = if is_named { Role::Active } else { Role::Retiring };
@@ -174,7 +175,7 @@ impl Daemon {
             _ => return,
         };
         // What went wrong with the one before as well is the peer's fault.
-        if matches!(before, Some(PeerState::Rejected | PeerState::Failed)) || !self.swap.phase.is_young() {
+        if matches!(before, Some(PeerState::Rejected | PeerState::Failed)) || !self.swap.is_young() {
             return;
         }
         let Some(attached) = self.attached.iter_mut().find(|a| a.id == *id && a.role == Role::Active) else { return };

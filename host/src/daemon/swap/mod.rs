@@ -48,6 +48,9 @@ pub(super) const PUT_BACK: &str = "the backends before are put back";
 
 /// Between two readings of the files.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// So long a new backend can be taken back without anybody asking for it. Later, what goes wrong is more likely the doing of
+/// a peer, and any peer could make nodes go back.
+const PROBATION: Duration = Duration::from_secs(60);
 /// The first pause before the same change is tried again after it was refused; each further one doubles, ...
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// ... up to this.
@@ -92,11 +95,6 @@ impl Phase {
     pub(super) fn is_under_way(self) -> bool {
         !matches!(self, Self::Rest | Self::Loading | Self::Shadow)
     }
-
-    /// Whether the backends before can still be put back at once.
-    pub(super) fn is_young(self) -> bool {
-        matches!(self, Self::Migrating | Self::Draining | Self::Withdrawing)
-    }
 }
 
 /// A change that was not made.
@@ -139,6 +137,8 @@ pub(super) struct Swap {
     pub(super) counts: Counts,
     pub(super) reverse_path: ReversePath,
     next_instance: u32,
+    /// When peers were last planned with other backends than before.
+    migrated: Option<Instant>,
     /// A change was made that is not done yet.
     changed: bool,
     /// Other nodes have changed: whether all are configured alike is to be looked at.
@@ -181,6 +181,7 @@ impl Swap {
             reading: None,
             trial: None,
             course: None,
+            migrated: None,
             refused: None,
             counts: Counts::default(),
             reverse_path: ReversePath::open(&options.run_dir),
@@ -190,6 +191,11 @@ impl Swap {
         };
         swap.record(options, attached);
         swap
+    }
+
+    /// Whether what goes wrong with a backend is still held against the change that brought it.
+    fn is_young(&self) -> bool {
+        self.migrated.is_some_and(|at| at.elapsed() < PROBATION)
     }
 
     /// Goes on to a phase.
@@ -351,6 +357,9 @@ impl Daemon {
         let is_on_its_way = |course: &Course| course.fingerprint == fingerprint;
         if self.swap.course.as_ref().map_or(fingerprint == self.swap.fingerprint, is_on_its_way) {
             self.swap.refused = None;
+            if self.swap.accepted.refused.take_if(|refused| refused.fingerprint != fingerprint).is_some() {
+                self.swap.record(&self.options, &self.attached);
+            }
             return;
         }
         if fingerprint == self.swap.fingerprint {

@@ -96,7 +96,8 @@ fn a_component_that_comes_later_is_seen() {
     let bytes = fs::read(vxlan_component).unwrap();
     let refused = |word: &str| {
         for node in lab.nodes() {
-            node.wait_for(word, Lab::PATIENCE, |status| status.refusal().is_some_and(|why| why.contains(word))).unwrap();
+            node.wait_for(word, Lab::PATIENCE, |status| status.refusal().is_some_and(|why| why.contains(word)))
+                .unwrap();
         }
     };
     lab.set_backend(&json!({"Type": "overlay", "VNI": 7, "Port": 4790})).unwrap();

@@ -1,6 +1,7 @@
 //! Backends change under running traffic, and nobody notices.
 
 mod bad_candidates;
+mod by_itself;
 mod commands;
 mod component;
 mod config;

@@ -65,7 +65,7 @@ fn swaps_back_and_forth_leave_nothing_behind() {
     // Memory of the first rounds is not a leak: caches fill, the allocator finds its size.
     (0..2).for_each(|number| round(&lab, &file, number));
     let (before, kept) = (held(&lab), Kept::by(lab.node(0)));
-    let rounds = times(4, 50);
+    let rounds = times(2, 50);
     (0..rounds).for_each(|number| round(&lab, &file, number));
     let (after, keeps) = (held(&lab), Kept::by(lab.node(0)));
     measured(&format!(

@@ -1,15 +1,16 @@
 //! Backends change under running traffic, and nobody notices.
 
+mod api_server;
 mod bad_candidates;
 mod by_itself;
 mod commands;
 mod component;
 mod config;
-
 mod kernel;
 mod killed;
 mod kinds;
 mod leaks;
+mod lists;
 mod mtu;
 mod rolling;
 mod watch;

@@ -21,6 +21,10 @@ const NAMED: usize = 3;
 impl Daemon {
     /// Lets go of what nobody needs any more.
     pub(super) async fn follow_draining(&mut self) {
+        if !self.seen_all_nodes || !self.peering.settled {
+            // After a start, somebody may not be known yet who sends through it.
+            return;
+        }
         let now = Instant::now();
         let leaving: Vec<u32> = self.attached.iter().filter(|a| a.role.is_leaving()).map(|a| a.id.instance).collect();
         let told = self.publisher.has_told(self.announcement().as_deref());

@@ -14,6 +14,7 @@
 mod course;
 mod drain;
 mod goal;
+mod orders;
 mod show;
 mod start;
 mod trial;
@@ -26,9 +27,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::attached::Attached;
-use super::control::{Answer, Order, Request};
+use super::control::{Answer, Order};
 use super::{Daemon, Options, fault};
-use crate::backend::record::{Accepted, AcceptedInstance, Refused};
+use crate::backend::record::{Accepted, AcceptedInstance};
 use crate::config::FileWatch;
 use crate::nodes::MOST_OFFERS;
 use crate::uplink::ReversePath;
@@ -285,6 +286,8 @@ impl Daemon {
             Arrived::Read(read) => {
                 self.swap.reading = None;
                 match read {
+                    // Somebody wanted to know something meanwhile; it is read again after that.
+                    _ if self.swap.trial.is_some() => drop(self.swap.look.get_or_insert_with(Instant::now)),
                     Ok(goal) => self.consider(goal).await,
                     Err(Unread { reason, watched }) => {
                         if let Some(watched) = watched {
@@ -424,6 +427,9 @@ impl Daemon {
             drop(answer.send(Answer::Refused { reason: reason.to_owned() }));
             return;
         }
+        if trial.going_back.is_some() {
+            self.swap.accepted.refused = None;
+        }
         self.swap.refuse(&trial.goal.fingerprint(), reason, trial.going_back.is_none());
         self.complain(REFUSED, reason.to_owned());
     }
@@ -448,53 +454,17 @@ impl Daemon {
             drop(answer.send(Answer::Plan(plan)));
             return self.leave_trial();
         }
+        let is_there =
+            |instance: &u32| self.attached.iter().chain(&trial.fresh).any(|attached| attached.id.instance == *instance);
+        if !trial.order.iter().all(is_there) {
+            // One that was to be kept has gone meanwhile.
+            self.leave_trial();
+            self.swap.look = Some(Instant::now());
+            return;
+        }
         match verdict {
             Ok(()) => self.set_out(trial, shadow).await,
             Err(reason) => self.give_up(trial, &reason),
         }
-    }
-
-    fn take_order(&mut self, request: Request, answer: oneshot::Sender<Answer>) {
-        if self.swap.trial.is_some() || !matches!(self.swap.phase, Phase::Rest | Phase::Draining) {
-            let phase = self.swap.phase.name().unwrap_or("being tried");
-            let reason = format!("a change of backends is {phase} at the moment; `twill status` shows how far it is");
-            return drop(answer.send(Answer::Refused { reason }));
-        }
-        match request {
-            Request::DryRun { net_conf } => {
-                let goal = match net_conf {
-                    Some(text) => self.swap.files.suppose(&text),
-                    None => self.swap.files.read(),
-                };
-                match goal {
-                    Ok(goal) if goal.conf.networks != self.conf.networks => {
-                        let reason = "another Network, or another family: that is only taken at the start".to_owned();
-                        drop(answer.send(Answer::Refused { reason }));
-                    }
-                    Ok(goal) => self.begin(goal, Some(answer), None),
-                    Err(error) => drop(answer.send(Answer::Refused { reason: error.to_string() })),
-                }
-            }
-            Request::Rollback => drop(answer.send(match self.go_back("somebody asked for it", true) {
-                Ok(message) => Answer::Done { message },
-                Err(reason) => Answer::Refused { reason },
-            })),
-        }
-    }
-
-    /// Goes back to what was accepted before; until the files ask for something else again, they are not followed.
-    pub(super) fn go_back(&mut self, reason: &str, by_operator: bool) -> Result<String, String> {
-        let Some(previous) = &self.swap.accepted.previous else {
-            return Err("there is nothing to go back to: this node has not changed its backends yet".to_owned());
-        };
-        let goal = self.swap.files.again(previous).map_err(|error| error.to_string())?;
-        let kinds: Vec<&str> = goal.conf.backends.iter().map(|backend| backend.kind.as_str()).collect();
-        let message = format!("going back to {}", kinds.join(", "));
-        tracing::warn!("{message}: {reason}");
-        self.swap.accepted.refused =
-            Some(Refused { fingerprint: self.swap.fingerprint.clone(), reason: reason.to_owned(), by_operator });
-        self.swap.counts.rolled_back += 1;
-        self.begin(goal, None, Some(reason.to_owned()));
-        Ok(message)
     }
 }

@@ -6,6 +6,7 @@ mod by_itself;
 mod commands;
 mod component;
 mod config;
+mod disruption;
 mod kernel;
 mod killed;
 mod kinds;

@@ -387,7 +387,8 @@ impl Daemon {
 
     /// Writes the difference between what is wanted and what is there.
     async fn apply(&mut self) {
-        let blind = self.is_blind();
+        // While peers change over, what they leave stays: the kernel may refuse what is new.
+        let blind = self.is_blind() || self.swap.phase == swap::Phase::Migrating;
         let unplanned = self.unplanned();
         let result = self.dataplane.apply(blind, &unplanned).await;
         if let Err(error) = &result {

@@ -36,7 +36,10 @@ fn a_component_file_goes_before_the_built_in_one() {
     assert_eq!(lab.node(0).status().unwrap().backends[0].origin, "built-in");
 
     let origin = || lab.node(0).status().unwrap().backends.remove(0).origin;
-    lab.install_backend(&vxlan, "vxlan").unwrap();
+    // The very same component would be none to change to: an empty custom section makes it another one.
+    let another = lab.backends_dir().join(".another");
+    std::fs::write(&another, [std::fs::read(&vxlan).unwrap(), vec![0, 2, 1, b'x']].concat()).unwrap();
+    lab.install_backend(&another, "vxlan").unwrap();
     eventually("the file is taken", Lab::PATIENCE, || origin().ends_with("vxlan.wasm"));
     std::fs::remove_file(lab.backends_dir().join("vxlan.wasm")).unwrap();
     eventually("the built-in one is back", Lab::PATIENCE, || origin() == "built-in");

@@ -1,6 +1,6 @@
 //! The course of a change, from the moment it was found good.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::super::attached::{Attached, Role};
@@ -17,6 +17,8 @@ use crate::intent::wanted::{Owner, Plan};
 pub(super) const STEP: Duration = Duration::from_millis(100);
 /// So long peers have, after they can know of a new backend, to get ready for what comes through it.
 const NOTICE: Duration = Duration::from_secs(1);
+/// So long the kernel may refuse an entry before that counts: it is tried again a few times meanwhile.
+const SECOND_THOUGHTS: Duration = Duration::from_secs(1);
 /// So long a change waits for the place where nodes are kept, which may be away.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -61,8 +63,8 @@ impl Daemon {
             Phase::Rest | Phase::Loading | Phase::Shadow => {}
             Phase::Announcing => self.follow_announcing().await,
             Phase::Migrating => {
-                let table = self.dataplane.table();
-                if self.job.is_none() && !self.peering.has_dirty() && table.is_idle(now) {
+                let written = self.dataplane.table().is_idle(now) && self.job.is_none() && !self.peering.has_dirty();
+                if written && self.swap.trial.is_none() && !self.waits_since_refused() {
                     fault::point("applied");
                     fault::point("draining");
                     self.swap.enter(Phase::Draining);
@@ -128,6 +130,7 @@ impl Daemon {
         self.swap.fingerprint = fingerprint;
         self.swap.changed = true;
         self.swap.migrated = Some(Instant::now());
+        self.swap.refused_before = self.refused_peers().into_keys().collect();
         for attached in &mut self.attached {
             let is_named = order.contains(&attached.id.instance);
             attached.role = if is_named { Role::Active } else { Role::Retiring };
@@ -165,6 +168,29 @@ impl Daemon {
                 self.dataplane.want(&owner, entries);
             }
         }
+    }
+
+    /// Peers with an entry that the kernel refuses.
+    fn refused_peers(&self) -> HashMap<String, String> {
+        let error = |name: &String| Some(self.dataplane.table().error(&Owner::Peer(name.clone()))?.to_owned());
+        let names = self.peers.iter().map(|peer| peer.name.clone());
+        names.filter_map(|name| error(&name).map(|error| (name, error))).collect()
+    }
+
+    /// The kernel does not take what the new backends plan for peers for whom it took what was before. If that goes on, the
+    /// ones before come back.
+    fn waits_since_refused(&mut self) -> bool {
+        let mut refused = self.refused_peers();
+        refused.retain(|name, _| !self.swap.refused_before.contains(name));
+        let Some((name, error)) = refused.into_iter().min().filter(|_| self.swap.accepted.refused.is_none()) else {
+            return false;
+        };
+        if self.swap.since.elapsed() < SECOND_THOUGHTS {
+            return true;
+        }
+        let reason = format!("the kernel refuses entries for peer {name}: {error}");
+        self.complain(super::PUT_BACK, reason.clone());
+        self.go_back(&reason, false).is_ok()
     }
 
     /// A backend broke down over a peer, or broke a rule. If that happens to a new one too often, the one before comes back.

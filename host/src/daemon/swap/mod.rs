@@ -19,6 +19,7 @@ mod show;
 mod start;
 mod trial;
 
+use std::collections::HashSet;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -140,6 +141,8 @@ pub(super) struct Swap {
     next_instance: u32,
     /// When peers were last planned with other backends than before.
     migrated: Option<Instant>,
+    /// Peers with entries that the kernel refused before that.
+    refused_before: HashSet<String>,
     /// A change was made that is not done yet.
     changed: bool,
     /// Other nodes have changed: whether all are configured alike is to be looked at.
@@ -183,6 +186,7 @@ impl Swap {
             trial: None,
             course: None,
             migrated: None,
+            refused_before: HashSet::new(),
             refused: None,
             counts: Counts::default(),
             reverse_path: ReversePath::open(&options.run_dir),

@@ -64,14 +64,7 @@ impl Backend for Hostile {
         };
         let vxlan = |name: &str| Link {
             name: name.into(),
-            kind: LinkKind::Vxlan(Vxlan {
-                vni: 1,
-                port: 0,
-                local: node.families[0].public,
-                learning: false,
-                gbp: false,
-                metadata: false,
-            }),
+            kind: LinkKind::Vxlan(tunnel(node)),
             mtu: 1400,
             mac: Some(Mac([2, 0, 0, 0, 0, 1]).into()),
             addresses: Vec::new(),
@@ -82,6 +75,14 @@ impl Backend for Hostile {
             "exit-node" => std::process::exit(3),
             "foreign-link" => plan.links.push(vxlan("eth0")),
             "foreign-name" => plan.links.push(vxlan(&self.link)),
+            // A link of its own, for routes that no kernel takes.
+            "gateway-nowhere" => {
+                plan.pod_mtu = 1400;
+                plan.links.push(Link {
+                    kind: LinkKind::Vxlan(Vxlan { vni: 9, ..tunnel(node) }),
+                    ..vxlan(&format!("{}.9", node.link_prefix))
+                });
+            }
             "many-links" => plan.links.extend((1..10).map(|i| vxlan(&format!("{}.{i}", node.link_prefix)))),
             "unsupported-link" => {
                 let geneve = LinkKind::Geneve(Geneve { vni: 1, port: 0, remote: None, metadata: true });
@@ -129,6 +130,10 @@ impl Backend for Hostile {
     }
 }
 
+fn tunnel(node: &Node) -> Vxlan {
+    Vxlan { vni: 1, port: 0, local: node.families[0].public, learning: false, gbp: false, metadata: false }
+}
+
 impl Hostile {
     fn harm(&self, node: &Node, family: &PeerFamily, intents: &mut Vec<Intent>) {
         let gateway = family.public;
@@ -155,6 +160,11 @@ impl Hostile {
             "foreign-neighbor" => {
                 let link = node.uplink.name.clone();
                 intents.push(Intent::Neighbor(Neighbor { link, address: gateway, mac }));
+            }
+            "gateway-nowhere" => {
+                let link = Device::Link(format!("{}.9", node.link_prefix));
+                intents.retain(|intent| !matches!(intent, Intent::Route(route) if route.gateway == Some(gateway)));
+                intents.extend(family.subnets.iter().map(|s| Intent::Route(Route::via(*s, s.address, link.clone()))));
             }
             "many-intents" => intents.resize(33, to(family.subnets[0])),
             "much-data" => intents.resize(40_000, to(family.subnets[0])),

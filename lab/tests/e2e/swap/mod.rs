@@ -7,6 +7,7 @@ mod commands;
 mod component;
 mod config;
 mod disruption;
+mod failed_apply;
 mod kernel;
 mod killed;
 mod kinds;

@@ -37,6 +37,10 @@ pub struct Foreseen {
     pub step: Result<(String, Step, bool), NoPlace>,
 }
 
+fn tenancies(backends: &[(BackendId, Arc<NodePlan>)]) -> Vec<Tenancy<'_>> {
+    backends.iter().map(|(id, plan)| Tenancy { instance: id.instance, kind: &id.kind, links: &plan.links }).collect()
+}
+
 impl Dataplane {
     /// Brings the links of all backends into the state that their plans describe; the most preferred backend comes first.
     /// Returns what went wrong, by backend; the other links are as they should be.
@@ -49,11 +53,7 @@ impl Dataplane {
         uplink: &Uplink,
     ) -> Result<Vec<(u32, EnsureError)>, Error> {
         let present = self.survey().await?;
-        let tenancies: Vec<Tenancy<'_>> = backends
-            .iter()
-            .map(|(id, plan)| Tenancy { instance: id.instance, kind: &id.kind, links: &plan.links })
-            .collect();
-        let mut places = places(&tenancies, &present);
+        let mut places = places(&tenancies(backends), &present);
         let mut links = HashMap::new();
         let mut errors = Vec::new();
         self.placed.clear();
@@ -79,7 +79,7 @@ impl Dataplane {
         Ok(errors)
     }
 
-    /// What the links of `backends` would mean for those that are there. The last of them are attached already.
+    /// What the links of `backends` would mean for those that are there; the most preferred backend comes first.
     ///
     /// # Errors
     /// When the kernel does not answer.
@@ -89,11 +89,7 @@ impl Dataplane {
         uplink: &Uplink,
     ) -> Result<Vec<Foreseen>, Error> {
         let present = self.survey().await?;
-        let tenancies: Vec<Tenancy<'_>> = backends
-            .iter()
-            .map(|(id, plan)| Tenancy { instance: id.instance, kind: &id.kind, links: &plan.links })
-            .collect();
-        let mut places = places(&tenancies, &present);
+        let mut places = places(&tenancies(backends), &present);
         let mut foreseen = Vec::new();
         for (id, plan) in backends {
             for link in &plan.links {

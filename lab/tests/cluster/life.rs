@@ -1,6 +1,7 @@
 //! A cluster's life, step by step: nodes without a network, Twill, work, another node, restarts under load, a node that goes
 //! and comes again.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -70,8 +71,13 @@ fn work_gets_done(cluster: &Cluster) -> Vec<Web> {
     assert!(["n1", "n2"].iter().all(|node| pods.iter().any(|pod| pod.node == *node)), "{}", spread(&pods));
     let fetched = everybody_reaches_everybody(cluster, &pods);
     cluster.journal.say(&format!("pods reach each other: {fetched} pages fetched by kubectl exec"));
-    let answers = behind_the_service(cluster, &pods[0], 40);
-    let names = pods.iter().map(|pod| pod.name.clone()).collect();
+    let names: BTreeSet<String> = pods.iter().map(|pod| pod.name.clone()).collect();
+    let mut answers = behind_the_service(cluster, &pods[0], 40);
+    let begin = Instant::now();
+    // A pod that is ready is behind the Service as soon as each kube-proxy has heard of it.
+    while answers != names && answers.is_subset(&names) && begin.elapsed() < Cluster::PATIENCE {
+        answers = behind_the_service(cluster, &pods[0], 40);
+    }
     assert_eq!(answers, names, "each pod answers at the Service's address, and nobody else");
     cluster.journal.say(&format!("the Service's address leads to all {} of them", answers.len()));
     pods

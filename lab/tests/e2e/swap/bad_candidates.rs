@@ -10,8 +10,8 @@ use twill_lab::{Lab, Node, Status};
 use super::component::{install, uninstall};
 use super::kernel::{difference, held};
 use super::watch::{FULL, Watch};
-use super::{everybody_uses, set_backend, shape, small_lab, times, vxlan};
-use crate::common::{allowed, everybody_reaches_everybody, guest, measured, spec};
+use super::{everybody_uses, peace, set_backend, small_lab, times, vxlan};
+use crate::common::{guest, measured};
 
 /// What the component `hostile` is told to do, and a word of the reason for which it is refused.
 const HARMS: [(&str, &str); 26] = [
@@ -72,18 +72,6 @@ fn refused(node: &Node, what: &str, word: &str, offer: impl Fn()) {
     let reason = status.refusal().unwrap();
     assert!(node.log().contains(word), "{what}: {reason:?} is not in the log: {}", node.log());
     assert!(status.ready, "{what}: {status:#?}");
-}
-
-/// Nodes that are networked by the component `hostile`, which does no harm yet: what peers can receive is planned for.
-fn peace() -> Option<Lab> {
-    let (mut spec, hostile) = (spec()?, guest("hostile")?);
-    shape(&mut spec, 2, json!({"Type": "hostile"}));
-    let mut lab = allowed(Lab::new(spec))?;
-    lab.install_backend(&hostile, "hostile").unwrap();
-    lab.start().unwrap();
-    lab.add_pods().unwrap();
-    everybody_reaches_everybody(&lab);
-    Some(lab)
 }
 
 /// Everything is offered to the first node under traffic; afterwards all is as it was.

@@ -8,17 +8,11 @@ use twill_lab::{Lab, Manifest, Status};
 
 use super::kernel::{difference, held};
 use super::watch::{FULL, Watch};
-use super::{set_backend, shape};
-use crate::common::{allowed, guest, spec};
+use super::{peace, set_backend};
 
 #[test]
 fn a_rule_broken_after_taking_over() {
-    let (Some(mut spec), Some(hostile)) = (spec(), guest("hostile")) else { return };
-    shape(&mut spec, 2, json!({"Type": "hostile"}));
-    let Some(mut lab) = allowed(Lab::new(spec)) else { return };
-    lab.install_backend(&hostile, "hostile").unwrap();
-    lab.start().unwrap();
-    lab.add_pods().unwrap();
+    let Some(lab) = peace() else { return };
     let node = lab.node(0);
     let before = held(&lab);
     let watch = Watch::start(&lab, FULL);

@@ -5,8 +5,7 @@ use twill_lab::{Lab, Manifest, Status};
 
 use super::kernel::{difference, held};
 use super::watch::{FULL, Watch};
-use super::{set_backend, shape, small_lab, vxlan};
-use crate::common::{allowed, guest, spec};
+use super::{peace, set_backend, small_lab, vxlan};
 
 /// The other VNI is taken by a tunnel of somebody else, which Twill leaves alone.
 #[test]
@@ -31,12 +30,7 @@ fn a_link_that_cannot_be_made() {
 /// A route whose gateway nothing leads to: the policy has nothing against it, and no kernel takes it.
 #[test]
 fn an_entry_that_the_kernel_refuses() {
-    let (Some(mut spec), Some(hostile)) = (spec(), guest("hostile")) else { return };
-    shape(&mut spec, 2, json!({"Type": "hostile"}));
-    let Some(mut lab) = allowed(Lab::new(spec)) else { return };
-    lab.install_backend(&hostile, "hostile").unwrap();
-    lab.start().unwrap();
-    lab.add_pods().unwrap();
+    let Some(lab) = peace() else { return };
     let node = lab.node(0);
     // One that can already receive in the new way.
     let mut ahead = Manifest::simulated(50, &lab.spec.pod_cidrs(50)[..1]);

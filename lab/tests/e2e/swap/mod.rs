@@ -22,7 +22,7 @@ use std::env;
 use serde_json::{Value, json};
 use twill_lab::{Lab, LabSpec, Node};
 
-use crate::common::{everybody_reaches_everybody, lab};
+use crate::common::{allowed, everybody_reaches_everybody, guest, lab, spec};
 
 /// Dual-stack nodes with a pod each, and this backend.
 fn small_lab(nodes: usize, backend: Value) -> Option<Lab> {
@@ -34,6 +34,18 @@ fn small_lab(nodes: usize, backend: Value) -> Option<Lab> {
 
 fn shape(spec: &mut LabSpec, nodes: usize, backend: Value) {
     (spec.nodes, spec.pods_per_node, spec.backend) = (nodes, 1, backend);
+}
+
+/// Two nodes that are networked by the component `hostile`, which does no harm yet: what peers can receive is planned for.
+fn peace() -> Option<Lab> {
+    let (mut spec, hostile) = (spec()?, guest("hostile")?);
+    shape(&mut spec, 2, json!({"Type": "hostile"}));
+    let mut lab = allowed(Lab::new(spec))?;
+    lab.install_backend(&hostile, "hostile").unwrap();
+    lab.start().unwrap();
+    lab.add_pods().unwrap();
+    everybody_reaches_everybody(&lab);
+    Some(lab)
 }
 
 fn vxlan() -> Value {

@@ -20,9 +20,16 @@ pub(crate) fn command(program: impl Into<OsString>) -> Command {
     command
 }
 
-/// The cargo that runs this.
+/// The cargo that runs this. It gets the environment that a person's cargo has: build scripts that look at what cargo told
+/// this program of itself (`CARGO_PKG_NAME` and so on) would take it for a change, and half the dependencies would be built
+/// anew each time.
 pub(crate) fn cargo() -> Command {
-    command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut cargo = command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let told = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(told)) {
+        cargo.env_remove(name);
+    }
+    cargo
 }
 
 /// Runs it to its end.

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use twill_lab::{Flannel, Lab, LabSpec, Status};
 
 use super::watch::{FULL, PACE, Watch};
@@ -49,9 +49,13 @@ fn roll(lab: &Lab, what: &str, backend: &Value, order: &[(usize, Duration)], pac
     let kind = backend["Type"].as_str().unwrap();
     let watch = Watch::at(lab, FULL, pace);
     let begin = Instant::now();
+    let before: Vec<u64> = order.iter().map(|(index, _)| lab.node(*index).generation().unwrap()).collect();
     for (index, pause) in order {
         thread::sleep(*pause);
         set_backend(lab, lab.node(*index), backend);
+    }
+    for ((index, _), before) in order.iter().zip(before) {
+        lab.node(*index).wait_swapped(before, Lab::SWAP).unwrap();
     }
     arrived(lab, kind);
     measured(&format!("{what}: done after {:.1} s", begin.elapsed().as_secs_f64()));
@@ -86,12 +90,19 @@ fn in_random_order_with_random_delays() {
 fn eight_nodes_in_random_order() {
     let Some(lab) = small_lab(8, vxlan()) else { return };
     let mut lot = Lot(0x8888);
-    for run in 0..times(1, 6) {
+    let tunnel = |key: &str, value: Value| json!({"Type": "vxlan", key: value});
+    let all = [
+        host_gw(),
+        vxlan(),
+        tunnel("Port", 4789.into()),
+        tunnel("VNI", 7.into()),
+        tunnel("DirectRouting", true.into()),
+    ];
+    for backend in all.into_iter().take(times(1, 5)) {
         let mut order = [0, 1, 2, 3, 4, 5, 6, 7];
         lot.shuffle(&mut order);
         let order = order.map(|index| (index, Duration::from_millis(lot.draw(700) as u64)));
-        let backend = if run % 2 == 0 { host_gw() } else { vxlan() };
-        let what = format!("8 nodes, random order, run {run}, to {}", backend["Type"]);
+        let what = format!("8 nodes, random order, to {backend}");
         roll(&lab, &what, &backend, &order, PACE_OF_EIGHT);
     }
 }

@@ -28,6 +28,9 @@ pub enum Error {
     /// The configuration says something that cannot be done.
     #[error("network configuration: {problem}")]
     Config { problem: String },
+    /// What the runtime says ADD answered is not a result.
+    #[error("prevResult is not the result of an ADD: {problem}")]
+    PrevResult { problem: String },
     /// A version of the protocol that we do not speak.
     #[error("incompatible CNI versions: the configuration is {found:?}")]
     UnsupportedVersion { found: String },
@@ -80,7 +83,7 @@ impl Error {
             Error::MissingEnv { .. } | Error::BadEnv { .. } | Error::UnknownVerb { .. } => 4,
             Error::Stdin(_) | Error::State { .. } => 5,
             Error::Decode { .. } => 6,
-            Error::Config { .. } => 7,
+            Error::Config { .. } | Error::PrevResult { .. } => 7,
             Error::OwnNamespace { .. } | Error::OwnNamespaceUnknown { .. } => 8,
             Error::Subnet(error) if error.is_transient() => 11,
             Error::NotReady(_) | Error::NoDelegate(_) => 50,

@@ -16,6 +16,7 @@ pub mod delegate;
 pub mod error;
 mod netns;
 pub mod request;
+pub mod result;
 pub mod state;
 pub mod subnet;
 pub mod verbs;

@@ -31,6 +31,16 @@ impl Version {
         SUPPORTED[self.0]
     }
 
+    /// Whether results of this version have `interfaces` and lists of addresses and routes.
+    pub fn has_interfaces(self) -> bool {
+        SUPPORTED[self.0] >= "0.3.0"
+    }
+
+    /// Whether results of this version say of each address which family it is.
+    pub fn names_families(self) -> bool {
+        self.has_interfaces() && SUPPORTED[self.0] < "1.0.0"
+    }
+
     /// Says whether a configuration of this version may be used with `verb`.
     pub fn allows(self, verb: Verb) -> Result<(), Error> {
         let needed = match verb {

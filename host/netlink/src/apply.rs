@@ -7,9 +7,9 @@ use std::collections::HashSet;
 
 use rustix::io::Errno;
 
-use crate::message::{NLMSG_ERROR, messages};
 use crate::socket::{Channel, SEND_LIMIT};
 use crate::{Key, Operation, OperationError, RouteValue, Value, encode};
+use twill_wire::message::{NLMSG_ERROR, messages};
 
 /// What became of a list of operations.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use twill_model::{Family, Mac};
 
-use crate::message::{AF_BRIDGE, AF_INET, AF_INET6, address, attributes, family, u16_at, u32_at};
 use crate::{Interest, Key, Observed, RouteValue, Value};
+use twill_wire::message::{AF_BRIDGE, AF_INET, AF_INET6, address, attributes, u16_at, u32_at};
 
 const NUD_REACHABLE: u16 = 0x02;
 const NUD_STALE: u16 = 0x04;
@@ -249,17 +249,26 @@ fn next_hops(bytes: &[u8]) -> Vec<u32> {
     hops
 }
 
+/// The address family with that `AF_*` number.
+fn family(number: u8) -> Option<Family> {
+    match number {
+        AF_INET => Some(Family::V4),
+        AF_INET6 => Some(Family::V6),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::encode;
-    use crate::{Operation, message};
+    use crate::Operation;
 
     /// What we write, read back as the kernel would notify it.
     fn payload(operation: &Operation) -> Vec<u8> {
         let mut bytes = Vec::new();
         encode::append(&mut bytes, operation, 1);
-        message::messages(&bytes).next().unwrap().payload.to_vec()
+        twill_wire::messages(&bytes).next().unwrap().payload.to_vec()
     }
 
     fn put(key: Key, value: Value) -> Operation {

@@ -12,9 +12,9 @@ use rustix::io::Errno;
 use twill_model::Family;
 
 use crate::decode::{self, Neighbor, RouteNews};
-use crate::message::{NLMSG_DONE, NLMSG_ERROR, RawMessage, messages};
 use crate::socket::Channel;
 use crate::{Error, Interest, Key, Observed, encode};
+use twill_wire::message::{NLMSG_DONE, NLMSG_ERROR, RawMessage, messages};
 
 /// So often a dump that somebody's write interrupted is begun anew.
 const ATTEMPTS: usize = 10;
@@ -69,7 +69,7 @@ fn neighbors(
     found: &mut HashMap<Key, Observed>,
 ) -> Result<(), Error> {
     let wanted = u8::from(message.header.family);
-    let what = if wanted == crate::message::AF_BRIDGE { "FDB entries" } else { "neighbours" };
+    let what = if wanted == twill_wire::message::AF_BRIDGE { "FDB entries" } else { "neighbours" };
     let seen = dump(channel, what, &RouteNetlinkMessage::GetNeighbour(message), |payload| {
         if payload.first() != Some(&wanted) {
             return None;

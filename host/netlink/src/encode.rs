@@ -15,8 +15,8 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use twill_model::Family;
 
-use crate::message::align;
 use crate::{Key, Operation, Value};
+use twill_wire::message::align;
 
 const NLM_F_ACK: u16 = 4;
 

@@ -24,7 +24,6 @@ mod link_encode;
 mod link_plan;
 mod links;
 mod lookup;
-pub mod message;
 mod protocol;
 mod reverse_path;
 mod socket;

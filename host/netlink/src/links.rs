@@ -15,10 +15,10 @@ use tokio::task::JoinHandle;
 use twill_model::{LinkKind, Mac, Vxlan};
 
 use crate::error::hint;
-use crate::message::{NLMSG_ERROR, RawMessage};
 use crate::{
     AddressInfo, Change, Difference, Error, LinkInfo, LinkWanted, OperationError, Step, link_encode, link_plan,
 };
+use twill_wire::message::{NLMSG_ERROR, RawMessage};
 
 /// So often a dump that somebody's write interrupted is begun anew.
 const ATTEMPTS: usize = 10;

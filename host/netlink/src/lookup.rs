@@ -10,9 +10,9 @@ use rustix::io::Errno;
 use twill_model::Family;
 
 use crate::decode::{Route, RouteHeader};
-use crate::message::{NLMSG_ERROR, RTM_NEWROUTE, messages};
 use crate::socket::Channel;
 use crate::{Error, dump, encode};
+use twill_wire::message::{NLMSG_ERROR, RTM_NEWROUTE, messages};
 
 /// Lookups in one send: each answer takes some KiB of the receive buffer.
 const LOOKUPS: usize = 256;

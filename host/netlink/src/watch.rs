@@ -13,12 +13,12 @@ use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use rustix::io::Errno;
 
 use crate::decode::{self, Neighbor, RouteNews};
-use crate::message::{
+use crate::socket::{READ_SIZE, receive_buffer};
+use crate::{Error, Interest, Key, Observed};
+use twill_wire::message::{
     AF_UNSPEC, RTM_DELADDR, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH,
     RTM_NEWROUTE, RawMessage, attributes, messages, u32_at,
 };
-use crate::socket::{READ_SIZE, receive_buffer};
-use crate::{Error, Interest, Key, Observed};
 
 /// Our own writes come back here, three messages a peer, faster than a single-threaded daemon reads them. Nothing of this
 /// is allocated before it is needed.

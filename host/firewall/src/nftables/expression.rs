@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use twill_model::Family;
-use twill_netlink::message::attributes;
+use twill_wire::{Attributes, attributes};
 
-use super::wire::{Attributes, be32, text};
+use super::wire::{be32, text};
 use crate::rules::{MARK, Mark, Rule, Side, Verdict};
 
 /// A step of a rule. All of them use the first register.
@@ -210,7 +210,7 @@ mod tests {
                 let steps = compile(rules.family, rule);
                 let outer = Attributes::default().nest(4, encode(&steps));
                 let batch = super::super::wire::Messages::transaction(|b| b.push(6, 0, rules.family, &outer));
-                let message = twill_netlink::message::messages(batch.as_bytes()).nth(1).unwrap();
+                let message = twill_wire::messages(batch.as_bytes()).nth(1).unwrap();
                 let content = find(&message.payload[4..], 4).unwrap();
                 assert_eq!(decode(content), steps);
             }
@@ -223,7 +223,7 @@ mod tests {
             let element = Attributes::default().text(NAME, name).nest(DATA, data);
             let outer = Attributes::default().nest(4, Attributes::default().nest(ELEMENT, element));
             let batch = super::super::wire::Messages::transaction(|b| b.push(6, 0, Family::V4, &outer));
-            let message = twill_netlink::message::messages(batch.as_bytes()).nth(1).unwrap();
+            let message = twill_wire::messages(batch.as_bytes()).nth(1).unwrap();
             decode(find(&message.payload[4..], 4).unwrap())
         };
         let empty = Attributes::default;

@@ -8,9 +8,10 @@ use netlink_sys::{Socket, SocketAddr};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, sockopt};
 use twill_model::Family;
-use twill_netlink::message::{NLMSG_DONE, messages};
+use twill_wire::message::NLMSG_DONE;
+use twill_wire::{Attributes, messages};
 
-use super::wire::{Attributes, Messages, NLM_F_DUMP};
+use super::wire::{Messages, NLM_F_DUMP};
 
 const READ_SIZE: usize = 32 * 1024;
 /// Only passes when an answer was lost.

@@ -3,13 +3,13 @@
 use std::io;
 
 use twill_model::Family;
-use twill_netlink::message::attributes;
+use twill_wire::{Attributes, attributes};
 
 use super::expression::{Expression, compile, decode, encode};
 use super::socket::Channel;
 use super::wire::{
-    Attributes, CHAIN_NAME, DEL_CHAIN, DEL_RULE, DEL_TABLE, FAMILY_HEADER, GET_CHAIN, GET_RULE, GET_TABLE, Messages,
-    NEW_CHAIN, NEW_RULE, NEW_TABLE, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, RULE_CHAIN, TABLE, be32, text,
+    CHAIN_NAME, DEL_CHAIN, DEL_RULE, DEL_TABLE, FAMILY_HEADER, GET_CHAIN, GET_RULE, GET_TABLE, Messages, NEW_CHAIN,
+    NEW_RULE, NEW_TABLE, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, RULE_CHAIN, TABLE, be32, comment, text,
 };
 use super::{PLACES, Place, table_name};
 use crate::rules::FamilyRules;
@@ -114,8 +114,8 @@ pub(super) fn difference(rules: &FamilyRules, there: Option<&Table>) -> Option<M
         return None;
     }
     Some(Messages::transaction(|batch| {
-        let comment = format!("rules for {name}");
-        batch.push(NEW_TABLE, NLM_F_CREATE | NLM_F_ACK, family, &table().comment(TABLE_COMMENT, &comment));
+        let purpose = comment(&format!("rules for {name}"));
+        batch.push(NEW_TABLE, NLM_F_CREATE | NLM_F_ACK, family, &table().bytes(TABLE_COMMENT, &purpose));
         for (at, (place, rules)) in wanted.iter().enumerate() {
             if !is_right((at, &wanted[at])) {
                 chain(batch, family, place, rules, have(at));
@@ -143,7 +143,7 @@ fn chain(batch: &mut Messages, family: Family, place: &Place, rules: &[Vec<Expre
         .nest(CHAIN_HOOK, hook)
         .be32(CHAIN_POLICY, ACCEPT)
         .text(CHAIN_TYPE, place.kind)
-        .comment(CHAIN_COMMENT, place.comment);
+        .bytes(CHAIN_COMMENT, &comment(place.comment));
     batch.push(NEW_CHAIN, NLM_F_CREATE | NLM_F_ACK, family, &shape);
     for rule in rules {
         let rule = in_table().text(RULE_CHAIN, place.chain).nest(RULE_EXPRESSIONS, encode(rule));

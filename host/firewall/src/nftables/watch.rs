@@ -9,7 +9,7 @@ use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
 use rustix::io::Errno;
 use rustix::net::sockopt;
 use twill_model::Family;
-use twill_netlink::message::{RawMessage, attributes, messages};
+use twill_wire::{RawMessage, attributes, messages};
 
 use super::table_name;
 use super::wire::{

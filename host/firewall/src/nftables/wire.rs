@@ -1,6 +1,7 @@
 //! Messages of nf_tables, as bytes.
 
 use twill_model::Family;
+use twill_wire::Attributes;
 
 pub(super) const NEW_TABLE: u8 = 0;
 pub(super) const GET_TABLE: u8 = 1;
@@ -30,7 +31,6 @@ const BATCH_END: u16 = 0x11;
 const HEADER: usize = 16;
 /// Family, version and a number, behind the header of each message.
 pub(super) const FAMILY_HEADER: usize = 4;
-const NESTED: u16 = 0x8000;
 
 /// What a message does to what, or none if it is not of nf_tables.
 pub(super) fn operation(kind: u16) -> Option<u8> {
@@ -60,37 +60,10 @@ pub(super) fn be32(value: &[u8]) -> Option<u32> {
     value.try_into().ok().map(u32::from_be_bytes)
 }
 
-/// Attributes, one behind the other.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Attributes(Vec<u8>);
-
-impl Attributes {
-    pub(super) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
-        let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
-        self.0.extend(length.to_ne_bytes());
-        self.0.extend(kind.to_ne_bytes());
-        self.0.extend(value);
-        self.0.resize(self.0.len().next_multiple_of(4), 0);
-        self
-    }
-
-    pub(super) fn text(self, kind: u16, value: &str) -> Self {
-        self.bytes(kind, &[value.as_bytes(), &[0]].concat())
-    }
-
-    pub(super) fn be32(self, kind: u16, value: u32) -> Self {
-        self.bytes(kind, &value.to_be_bytes())
-    }
-
-    pub(super) fn nest(self, kind: u16, inner: Attributes) -> Self {
-        self.bytes(kind | NESTED, &inner.0)
-    }
-
-    /// A comment, as the program `nft` writes it: kind, length, text.
-    pub(super) fn comment(self, kind: u16, comment: &str) -> Self {
-        let length = u8::try_from(comment.len() + 1).unwrap_or(u8::MAX);
-        self.bytes(kind, &[&[0, length], comment.as_bytes(), &[0]].concat())
-    }
+/// A comment, as the program `nft` writes it: kind, length, text.
+pub(super) fn comment(text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len() + 1).unwrap_or(u8::MAX);
+    [&[0, length], text.as_bytes(), &[0]].concat()
 }
 
 /// Messages, one behind the other, each with a number that its answer carries.
@@ -103,7 +76,7 @@ pub(super) struct Messages {
 impl Messages {
     pub(super) fn push(&mut self, operation: u8, flags: u16, family: Family, attributes: &Attributes) {
         let kind = u16::from_be_bytes([SUBSYSTEM.to_be_bytes()[1], operation]);
-        self.message(kind, flags, number(family), 0, &attributes.0);
+        self.message(kind, flags, number(family), 0, attributes.as_bytes());
     }
 
     fn message(&mut self, kind: u16, flags: u16, family: u8, resource: u16, attributes: &[u8]) {
@@ -135,14 +108,14 @@ impl Messages {
 
 #[cfg(test)]
 mod tests {
-    use twill_netlink::message::{attributes, messages};
+    use twill_wire::{attributes, messages};
 
     use super::*;
 
     #[test]
     fn what_is_written_can_be_read() {
         let inner = Attributes::default().be32(1, 7);
-        let written = Attributes::default().text(TABLE, "nat").nest(4, inner).comment(6, "why");
+        let written = Attributes::default().text(TABLE, "nat").nest(4, inner).bytes(6, &comment("why"));
         let batch = Messages::transaction(|batch| batch.push(NEW_RULE, NLM_F_CREATE, Family::V6, &written));
         let all: Vec<_> = messages(batch.as_bytes()).collect();
         let kinds: Vec<u16> = all.iter().map(|message| message.kind).collect();

@@ -5,26 +5,37 @@
 
 use std::net::IpAddr;
 
-use twill_model::Family;
-
-pub(crate) const NLMSG_ERROR: u16 = 2;
+/// The answer to a request: an error number, or 0.
+pub const NLMSG_ERROR: u16 = 2;
 /// The end of a list.
 pub const NLMSG_DONE: u16 = 3;
 const NLMSG_MIN_TYPE: u16 = 16;
 
-pub(crate) const RTM_NEWLINK: u16 = 16;
-pub(crate) const RTM_DELLINK: u16 = 17;
-pub(crate) const RTM_NEWADDR: u16 = 20;
-pub(crate) const RTM_DELADDR: u16 = 21;
-pub(crate) const RTM_NEWROUTE: u16 = 24;
-pub(crate) const RTM_DELROUTE: u16 = 25;
-pub(crate) const RTM_NEWNEIGH: u16 = 28;
-pub(crate) const RTM_DELNEIGH: u16 = 29;
+/// A link is there.
+pub const RTM_NEWLINK: u16 = 16;
+/// A link is gone.
+pub const RTM_DELLINK: u16 = 17;
+/// An address is there.
+pub const RTM_NEWADDR: u16 = 20;
+/// An address is gone.
+pub const RTM_DELADDR: u16 = 21;
+/// A route is there.
+pub const RTM_NEWROUTE: u16 = 24;
+/// A route is gone.
+pub const RTM_DELROUTE: u16 = 25;
+/// A neighbour or FDB entry is there.
+pub const RTM_NEWNEIGH: u16 = 28;
+/// A neighbour or FDB entry is gone.
+pub const RTM_DELNEIGH: u16 = 29;
 
-pub(crate) const AF_UNSPEC: u8 = 0;
-pub(crate) const AF_INET: u8 = 2;
-pub(crate) const AF_BRIDGE: u8 = 7;
-pub(crate) const AF_INET6: u8 = 10;
+/// Any family.
+pub const AF_UNSPEC: u8 = 0;
+/// IPv4.
+pub const AF_INET: u8 = 2;
+/// Bridges, their ports, VLANs and FDB.
+pub const AF_BRIDGE: u8 = 7;
+/// IPv6.
+pub const AF_INET6: u8 = 10;
 
 const NLM_F_CAPPED: u16 = 0x100;
 const NLM_F_ACK_TLVS: u16 = 0x200;
@@ -56,7 +67,8 @@ impl RawMessage<'_> {
     }
 
     /// The kernel's explanation in an ERROR or DONE message.
-    pub(crate) fn explanation(&self) -> Option<String> {
+    #[must_use]
+    pub fn explanation(&self) -> Option<String> {
         if self.flags & NLM_F_ACK_TLVS == 0 {
             return None;
         }
@@ -72,7 +84,8 @@ impl RawMessage<'_> {
     }
 
     /// Whether it holds an object, rather than being about the conversation.
-    pub(crate) fn is_object(&self) -> bool {
+    #[must_use]
+    pub fn is_object(&self) -> bool {
         self.kind >= NLMSG_MIN_TYPE
     }
 }
@@ -108,33 +121,30 @@ pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 }
 
 /// The next multiple of four.
-pub(crate) fn align(length: usize) -> usize {
+#[must_use]
+pub fn align(length: usize) -> usize {
     length.next_multiple_of(4)
 }
 
-pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+/// The number at a place, in the machine's order; none if it does not fit.
+#[must_use]
+pub fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes)
 }
 
-pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+/// The number at a place, in the machine's order; none if it does not fit.
+#[must_use]
+pub fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
 }
 
 /// An address of four or sixteen bytes.
-pub(crate) fn address(bytes: &[u8]) -> Option<IpAddr> {
+#[must_use]
+pub fn address(bytes: &[u8]) -> Option<IpAddr> {
     if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
         return Some(v4.into());
     }
     <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
-}
-
-/// The address family with that `AF_*` number.
-pub(crate) fn family(number: u8) -> Option<Family> {
-    match number {
-        AF_INET => Some(Family::V4),
-        AF_INET6 => Some(Family::V6),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

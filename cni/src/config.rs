@@ -11,6 +11,7 @@ pub type Object = Map<String, Value>;
 
 const DEFAULT_SUBNET_FILE: &str = "/run/flannel/subnet.env";
 const DEFAULT_DATA_DIR: &str = "/var/lib/cni/flannel";
+const DEFAULT_RUN_DIR: &str = "/run/twill";
 
 /// The list of living attachments that a runtime gives to GC, first the protocol's name, then the one of its draft.
 pub const VALID_ATTACHMENTS: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];
@@ -26,6 +27,8 @@ pub struct NetConf {
     pub subnet_file: PathBuf,
     /// Where our state files are.
     pub data_dir: PathBuf,
+    /// Where the daemon can be asked.
+    pub run_dir: PathBuf,
     /// The base of the delegate's configuration.
     pub delegate: Object,
     /// The base of the delegate's `ipam`.
@@ -78,6 +81,7 @@ impl NetConf {
             cni_version: version_text(&object)?,
             subnet_file: path_or(&object, "subnetFile", DEFAULT_SUBNET_FILE)?,
             data_dir: path_or(&object, "dataDir", DEFAULT_DATA_DIR)?,
+            run_dir: path_or(&object, "runDir", DEFAULT_RUN_DIR)?,
             delegate: object_at(&object, "delegate")?.unwrap_or_default(),
             ipam: object_at(&object, "ipam")?.unwrap_or_default(),
             runtime_config: object_at(&object, "runtimeConfig")?,

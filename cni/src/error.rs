@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
-use crate::{Verb, Version, subnet, version};
+use crate::{Verb, Version, readiness, subnet, version};
 
 /// Why a call failed. The message says what was tried, on what, and where it is not obvious what to do.
 #[derive(Debug, thiserror::Error)]
@@ -43,15 +43,18 @@ pub enum Error {
     /// We cannot tell.
     #[error("the plugin's own network namespace could not be looked up in {path}: {source}")]
     OwnNamespaceUnknown { path: &'static str, source: io::Error },
-    /// ADD or CHECK without the daemon's file.
-    #[error(transparent)]
-    Subnet(#[from] subnet::Error),
-    /// STATUS without the daemon's file.
+    /// ADD or CHECK without the daemon's file, and what the daemon says.
+    #[error("{error}; {daemon}")]
+    Subnet { error: subnet::Error, daemon: readiness::Answer },
+    /// STATUS while ADD cannot be served.
     #[error("pods cannot be attached now: {0}")]
-    NotReady(subnet::Error),
-    /// STATUS without the delegate.
-    #[error("pods cannot be attached now: {0}")]
-    NoDelegate(Box<Error>),
+    NotReady(Box<Error>),
+    /// STATUS while the daemon has a reason against new pods, though its file is there.
+    #[error("pods should not be attached now: {0}")]
+    Waiting(readiness::Answer),
+    /// STATUS while pods that are attached may be cut off.
+    #[error("the pod network of this node does not work as it should: {0}")]
+    Impaired(readiness::Answer),
     /// The state directory.
     #[error("could not {doing} {}: {source}", .path.display())]
     State { doing: &'static str, path: PathBuf, source: io::Error },
@@ -85,10 +88,11 @@ impl Error {
             Error::Decode { .. } => 6,
             Error::Config { .. } | Error::PrevResult { .. } => 7,
             Error::OwnNamespace { .. } | Error::OwnNamespaceUnknown { .. } => 8,
-            Error::Subnet(error) if error.is_transient() => 11,
-            Error::NotReady(_) | Error::NoDelegate(_) => 50,
+            Error::Subnet { error, .. } if error.is_transient() => 11,
+            Error::NotReady(_) | Error::Waiting(_) => 50,
+            Error::Impaired(_) => 51,
             Error::Delegate { code, .. } => *code,
-            Error::Subnet(_)
+            Error::Subnet { .. }
             | Error::DelegateMissing { .. }
             | Error::DelegateSpawn { .. }
             | Error::DelegateUntyped { .. }
@@ -117,9 +121,10 @@ impl Error {
         match self {
             Error::UnsupportedVersion { .. } => Some(format!("supported are {}", version::SUPPORTED.join(", "))),
             Error::OwnNamespace { .. } => Some("CNI_NETNS_OVERRIDE=1 allows it".to_owned()),
-            Error::Subnet(error) | Error::NotReady(error) if error.is_transient() => Some(
+            Error::Subnet { error, .. } if error.is_transient() => Some(
                 "the network daemon of this node writes this file once its lease stands; look at its log".to_owned(),
             ),
+            Error::NotReady(error) => error.details(),
             _ => None,
         }
     }

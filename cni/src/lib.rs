@@ -15,12 +15,14 @@ pub mod config;
 pub mod delegate;
 pub mod error;
 mod netns;
+pub mod readiness;
 pub mod request;
 pub mod result;
 pub mod state;
 pub mod subnet;
 pub mod verbs;
 pub mod version;
+mod whereabouts;
 
 use std::fmt;
 use std::io::{Read, Write};

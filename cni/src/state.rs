@@ -2,9 +2,10 @@
 //!
 //! A file is called `<container id>:<interface>`. Neither part can hold a colon, so the name says exactly one attachment
 //! and can never be one of flannel's, which are called `<container id>` and stay readable. The content is the same as
-//! flannel's: the configuration as the delegate got it. Files appear whole or not at all.
+//! flannel's, the configuration as the delegate got it, and a second line about the container ([`whereabouts`]). Files
+//! appear whole or not at all.
 //!
-//! For the way back to flannel's plugin, the first attachment of a container has a *double*: the same content under
+//! For the way back to flannel's plugin, the first attachment of a container has a *double*: flannel's content under
 //! flannel's name. It comes and goes with our file, and is never made over a file that is there. It is no link, because
 //! flannel's plugin writes in place, and what it writes must not reach our file.
 
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::config::Object;
-use crate::{Attachment, Error, delegate, note};
+use crate::{Attachment, Error, delegate, note, whereabouts};
 
 /// The directory of the state files.
 #[derive(Debug)]
@@ -83,9 +84,10 @@ impl Store {
         Store { dir: dir.to_owned() }
     }
 
-    /// Saves the delegate's configuration. When this returns, it survives a power cut.
-    pub fn save(&self, attachment: &Attachment, config: &Object) -> Result<(), Error> {
-        self.save_bytes(attachment, Value::Object(config.clone()).to_string().as_bytes())
+    /// Saves the delegate's configuration, and where the container lives. When this returns, it survives a power cut.
+    pub fn save(&self, attachment: &Attachment, config: &Object, netns: &str) -> Result<(), Error> {
+        let config = Value::Object(config.clone());
+        self.save_bytes(attachment, format!("{config}{}", whereabouts::line(netns)).as_bytes())
     }
 
     /// The bytes of an attachment's own file, if there is one.
@@ -97,12 +99,12 @@ impl Store {
     pub fn save_bytes(&self, attachment: &Attachment, bytes: &[u8]) -> Result<(), Error> {
         self.make_dir().map_err(|source| self.error("make the state directory", self.dir.clone(), source))?;
         let temporary = self.dir.join(temporary_name(attachment));
-        let mut files = vec![self.file(attachment)];
+        let mut files = vec![(self.file(attachment), bytes)];
         let flannels = self.flannels_file(attachment);
         if !flannels.exists() || self.has_double(attachment) {
-            files.push(flannels);
+            files.push((flannels, whereabouts::without(bytes)));
         }
-        for file in files {
+        for (file, bytes) in files {
             replace(&temporary, &file, bytes).map_err(|source| {
                 let _ = fs::remove_file(&temporary);
                 self.error("write the state file", file, source)
@@ -188,7 +190,8 @@ impl Store {
         let changed = |file: &Path| fs::metadata(file).and_then(|about| about.modified()).ok();
         let doubled = siblings.filter(|sibling| {
             let file = self.file(sibling);
-            fs::read(&file).is_ok_and(|bytes| bytes == state) && changed(&file) <= changed(&flannels)
+            fs::read(&file).is_ok_and(|bytes| whereabouts::without(&bytes) == state)
+                && changed(&file) <= changed(&flannels)
         });
         doubled.collect()
     }
@@ -235,7 +238,9 @@ fn read(file: PathBuf) -> Saved {
             return Saved::Damaged(file);
         }
     };
-    match serde_json::from_slice::<Object>(&bytes) {
+    // What flannel's plugin and people write may have lines of its own.
+    let config = serde_json::from_slice(whereabouts::without(&bytes)).or_else(|_| serde_json::from_slice(&bytes));
+    match config {
         Ok(config) if delegate::kind(&config).is_some() => Saved::Config(Record { config, file }),
         _ => {
             note(format_args!("the state file {} holds no delegate configuration", file.display()));
@@ -262,6 +267,8 @@ mod tests {
 
     use super::*;
 
+    const NETNS: &str = "/run/netns/c";
+
     fn attachment(container: &str, ifname: &str) -> Attachment {
         Attachment::new(container, ifname).unwrap()
     }
@@ -283,6 +290,10 @@ mod tests {
         names
     }
 
+    fn flannels_part(store: &Store, attachment: &Attachment) -> Option<Vec<u8>> {
+        store.bytes(attachment).map(|bytes| whereabouts::without(&bytes).to_vec())
+    }
+
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o7777
     }
@@ -291,12 +302,15 @@ mod tests {
     fn a_file_is_private_and_holds_what_the_delegate_got() {
         let (_dir, store) = store();
         let eth0 = attachment("c-1.x_y", "eth0");
-        store.save(&eth0, &config("n")).unwrap();
+        store.save(&eth0, &config("n"), NETNS).unwrap();
         assert_eq!(names(&store), ["c-1.x_y", "c-1.x_y:eth0"]);
         let file = store.dir.join("c-1.x_y:eth0");
-        assert_eq!(fs::read_to_string(&file).unwrap(), r#"{"mtu":1450,"name":"n","type":"bridge"}"#);
+        let text = fs::read_to_string(&file).unwrap();
+        let (flannels, own) = text.split_once('\n').unwrap();
+        assert_eq!(flannels, r#"{"mtu":1450,"name":"n","type":"bridge"}"#);
+        assert!(own.contains(NETNS), "{own}");
         let double = store.dir.join("c-1.x_y");
-        assert_eq!(fs::read(&double).unwrap(), fs::read(&file).unwrap());
+        assert_eq!(fs::read_to_string(&double).unwrap(), flannels);
         assert_eq!((mode(&store.dir), mode(&file), mode(&double)), (0o700, 0o600, 0o600));
         assert_eq!(mode(store.dir.parent().unwrap()) & 0o500, 0o500);
 
@@ -314,7 +328,7 @@ mod tests {
         fs::create_dir_all(&store.dir).unwrap();
         fs::write(store.dir.join(".c:eth0.tmp"), "{").unwrap();
         assert_eq!(store.load(&eth0, "n"), Saved::Nothing);
-        store.save(&eth0, &config("n")).unwrap();
+        store.save(&eth0, &config("n"), NETNS).unwrap();
         assert_eq!(names(&store), ["c", "c:eth0"]);
         fs::write(store.dir.join(".c:eth0.tmp"), "{").unwrap();
         store.forget(&eth0, Some(&store.file(&eth0)));
@@ -327,11 +341,11 @@ mod tests {
         let eth0 = attachment("c", "eth0");
         for lost in ["c", "c:eth0"] {
             let lose = || {
-                store.save(&eth0, &config("n")).unwrap();
+                store.save(&eth0, &config("n"), NETNS).unwrap();
                 fs::remove_file(store.dir.join(lost)).unwrap();
             };
             lose();
-            store.save(&eth0, &config("n")).unwrap();
+            store.save(&eth0, &config("n"), NETNS).unwrap();
             assert_eq!(names(&store), ["c", "c:eth0"], "{lost}");
             lose();
             let saved = store.load(&eth0, "n");
@@ -347,13 +361,13 @@ mod tests {
         let eth0 = attachment("c", "eth0");
         let double = || fs::read(store.dir.join("c")).ok();
         for network in ["one", "two"] {
-            store.save(&eth0, &config(network)).unwrap();
-            assert_eq!(double(), store.bytes(&eth0));
+            store.save(&eth0, &config(network), NETNS).unwrap();
+            assert_eq!(double(), flannels_part(&store, &eth0));
         }
         // As flannel's plugin writes for a second interface.
         fs::write(store.dir.join("c"), "flannel's").unwrap();
         assert_eq!(store.load(&eth0, "two"), Saved::Config(Record { config: config("two"), file: store.file(&eth0) }));
-        store.save(&eth0, &config("three")).unwrap();
+        store.save(&eth0, &config("three"), NETNS).unwrap();
         assert_eq!(double().unwrap(), b"flannel's");
         store.forget(&eth0, Some(&store.file(&eth0)));
         assert_eq!(names(&store), ["c"]);
@@ -365,9 +379,9 @@ mod tests {
         for (first, last) in [(&eth0, &net1), (&net1, &eth0)] {
             let (_dir, store) = store();
             for one in [&eth0, &net1] {
-                store.save(one, &config("n")).unwrap();
+                store.save(one, &config("n"), NETNS).unwrap();
             }
-            fs::copy(store.file(&eth0), store.dir.join("c")).unwrap();
+            fs::write(store.dir.join("c"), flannels_part(&store, &eth0).unwrap()).unwrap();
             store.forget(first, Some(&store.file(first)));
             assert_eq!(store.load(first, "n"), Saved::Nothing, "what is there is the other's");
             assert_eq!(names(&store), ["c".to_owned(), key(last)]);
@@ -380,9 +394,9 @@ mod tests {
     fn a_second_interface_leaves_the_double_of_the_first() {
         let (_dir, store) = store();
         let (eth0, net1) = (attachment("c", "eth0"), attachment("c", "net1"));
-        store.save(&eth0, &config("n")).unwrap();
-        store.save(&net1, &config("other")).unwrap();
-        assert_eq!(fs::read(store.dir.join("c")).ok(), store.bytes(&eth0));
+        store.save(&eth0, &config("n"), NETNS).unwrap();
+        store.save(&net1, &config("other"), NETNS).unwrap();
+        assert_eq!(fs::read(store.dir.join("c")).ok(), flannels_part(&store, &eth0));
         store.forget(&net1, Some(&store.file(&net1)));
         assert_eq!(names(&store), ["c", "c:eth0"]);
         store.forget(&eth0, Some(&store.file(&eth0)));
@@ -397,7 +411,7 @@ mod tests {
         let flannels = store.dir.join("c");
         fs::write(&flannels, Value::Object(config("n")).to_string()).unwrap();
         File::options().write(true).open(&flannels).unwrap().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
-        store.save(&net1, &config("n")).unwrap();
+        store.save(&net1, &config("n"), NETNS).unwrap();
         assert_eq!(store.load(&eth0, "n").file(), Some(flannels.as_path()));
         store.forget(&net1, Some(&store.file(&net1)));
         assert_eq!(names(&store), ["c"]);
@@ -410,7 +424,7 @@ mod tests {
         let flannels = store.dir.join("c");
         fs::create_dir_all(&store.dir).unwrap();
         fs::write(&flannels, Value::Object(config("n")).to_string()).unwrap();
-        store.save(&net1, &config("other")).unwrap();
+        store.save(&net1, &config("other"), NETNS).unwrap();
 
         assert_eq!(store.load(&eth0, "n"), Saved::Config(Record { config: config("n"), file: flannels.clone() }));
         assert_eq!(store.load(&eth0, "other"), Saved::Nothing);
@@ -425,7 +439,7 @@ mod tests {
     fn unusable_files_are_damaged() {
         let (_dir, store) = store();
         let eth0 = attachment("c", "eth0");
-        store.save(&eth0, &config("n")).unwrap();
+        store.save(&eth0, &config("n"), NETNS).unwrap();
         for text in ["", "{", "[]", "null", "{}", r#"{"type":1}"#, r#"{"type":""}"#, r#"{"name":"n"}"#] {
             fs::write(store.file(&eth0), text).unwrap();
             assert!(matches!(store.load(&eth0, "n"), Saved::Damaged(_)), "{text}");
@@ -439,9 +453,9 @@ mod tests {
     fn a_network_lists_only_its_own_files() {
         let (_dir, store) = store();
         assert!(store.of_network("n").unwrap().is_empty(), "no directory yet");
-        store.save(&attachment("b", "eth0"), &config("n")).unwrap();
-        store.save(&attachment("a", "net1"), &config("n")).unwrap();
-        store.save(&attachment("a", "eth0"), &config("other")).unwrap();
+        store.save(&attachment("b", "eth0"), &config("n"), NETNS).unwrap();
+        store.save(&attachment("a", "net1"), &config("n"), NETNS).unwrap();
+        store.save(&attachment("a", "eth0"), &config("other"), NETNS).unwrap();
         for (name, text) in [("flannels", r#"{"type":"bridge","name":"n"}"#), ("z:eth0", "{"), (".a:x.tmp", "{}")] {
             fs::write(store.dir.join(name), text).unwrap();
         }
@@ -454,7 +468,7 @@ mod tests {
     fn too_long_a_name_is_an_error_to_save_and_nothing_to_load() {
         let (_dir, store) = store();
         let long = attachment(&"c".repeat(300), "eth0");
-        assert_eq!(store.save(&long, &config("n")).unwrap_err().code(), 5);
+        assert_eq!(store.save(&long, &config("n"), NETNS).unwrap_err().code(), 5);
         assert_eq!(store.load(&long, "n"), Saved::Nothing);
         store.forget(&long, None);
     }

@@ -6,7 +6,7 @@ use crate::config::{Object, VALID_ATTACHMENTS, config_error};
 use crate::delegate::Delegate;
 use crate::state::{Saved, Store};
 use crate::subnet::Subnet;
-use crate::{Attachment, Error, NetConf, Request, Verb, complete, netns, note};
+use crate::{Attachment, Error, NetConf, Request, Verb, complete, netns, note, readiness};
 
 /// Attaches a container and returns the delegate's result as it printed it.
 ///
@@ -16,11 +16,11 @@ use crate::{Attachment, Error, NetConf, Request, Verb, complete, netns, note};
 /// earlier state is put back.
 pub fn add(request: &Request, conf: &NetConf, attachment: &Attachment) -> Result<Vec<u8>, Error> {
     netns::refuse_own(request)?;
-    let config = complete::complete(conf, &Subnet::read(&conf.subnet_file)?)?;
+    let config = complete::complete(conf, &readiness::subnet(conf)?)?;
     let delegate = Delegate::of(&config, request)?;
     let store = Store::new(&conf.data_dir);
     let earlier = store.bytes(attachment);
-    store.save(attachment, &config)?;
+    store.save(attachment, &config, &request.netns)?;
     delegate.add(&config).inspect_err(|_| match earlier {
         Some(earlier) => {
             if let Err(error) = store.save_bytes(attachment, &earlier) {
@@ -42,7 +42,7 @@ pub fn check(request: &Request, conf: &NetConf, attachment: &Attachment) -> Resu
     };
     let mut config = match Store::new(&conf.data_dir).load(attachment, &conf.name) {
         Saved::Config(record) => record.config,
-        Saved::Damaged(_) | Saved::Nothing => complete::complete(conf, &Subnet::read(&conf.subnet_file)?)?,
+        Saved::Damaged(_) | Saved::Nothing => complete::complete(conf, &readiness::subnet(conf)?)?,
     };
     // `prevResult` comes in the version of the present configuration, which may be newer than the one that ADD saw.
     config.insert("cniVersion".into(), conf.cni_version.clone().into());
@@ -78,9 +78,8 @@ fn release_unsaved(request: &Request, conf: &NetConf) -> Result<(), Error> {
 
 /// Says whether an ADD could be served now.
 pub fn status(request: &Request, conf: &NetConf) -> Result<(), Error> {
-    let subnet = Subnet::read(&conf.subnet_file).map_err(Error::NotReady)?;
-    let config = complete::complete(conf, &subnet)?;
-    let delegate = Delegate::of(&config, request).map_err(|error| Error::NoDelegate(Box::new(error)))?;
+    let config = complete::complete(conf, &readiness::ready(conf)?)?;
+    let delegate = Delegate::of(&config, request).map_err(|error| Error::NotReady(Box::new(error)))?;
     delegate.run_if_known(Verb::Status, &config)
 }
 

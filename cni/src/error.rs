@@ -45,7 +45,7 @@ pub enum Error {
     OwnNamespaceUnknown { path: &'static str, source: io::Error },
     /// ADD or CHECK without the daemon's file, and what the daemon says.
     #[error("{error}; {daemon}")]
-    Subnet { error: subnet::Error, daemon: readiness::Answer },
+    Subnet { error: subnet::Error, daemon: Box<readiness::Answer> },
     /// STATUS while ADD cannot be served.
     #[error("pods cannot be attached now: {0}")]
     NotReady(Box<Error>),

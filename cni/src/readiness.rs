@@ -79,7 +79,7 @@ impl fmt::Display for Answer {
 
 /// What the daemon wrote of the pod network; without it, why not.
 pub(crate) fn subnet(conf: &NetConf) -> Result<Subnet, Error> {
-    Subnet::read(&conf.subnet_file).map_err(|error| Error::Subnet { error, daemon: ask(&conf.run_dir) })
+    Subnet::read(&conf.subnet_file).map_err(|error| Error::Subnet { error, daemon: Box::new(ask(&conf.run_dir)) })
 }
 
 /// The same if new pods can use it, as far as the daemon says.

@@ -20,6 +20,7 @@
 //! # Ok::<(), twill_lab::LabError>(())
 //! ```
 
+pub mod cni;
 mod error;
 mod flannel;
 mod kube;

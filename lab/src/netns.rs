@@ -3,8 +3,11 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
+use std::thread;
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::io::Errno;
+use rustix::mount::mount_bind;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 use serde_json::Value;
 
 use crate::error::{LabError, Result};
@@ -46,6 +49,22 @@ impl NetNs {
             }
             Ok(())
         })??;
+        ns.run(&["ip", "link", "set", "lo", "up"])?;
+        Ok(ns)
+    }
+
+    /// Makes a namespace as the kernel makes it, except that the loopback interface is up.
+    pub fn plain(name: &str) -> Result<NetNs> {
+        let ns = NetNs { name: name.into() };
+        let path = ns.path();
+        File::create_new(&path).map_err(LabError::system(format!("create {path}")))?;
+        let make = || {
+            // SAFETY: only the namespace of this thread changes, which ends here.
+            unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
+            mount_bind("/proc/thread-self/ns/net", &path)
+        };
+        let made = thread::scope(|scope| scope.spawn(make).join().unwrap_or(Err(Errno::IO)));
+        made.map_err(LabError::errno(format!("make the network namespace {name}")))?;
         ns.run(&["ip", "link", "set", "lo", "up"])?;
         Ok(ns)
     }

@@ -152,7 +152,8 @@ fn nth_subnet(network: &IpNet, number: u32) -> IpNet {
     }
 }
 
-fn program(variable: &str, name: &str) -> Result<PathBuf> {
+/// A program under test: as the variable names it, beside the running program, or one folder above it (tests).
+pub(crate) fn program(variable: &str, name: &str) -> Result<PathBuf> {
     if let Some(path) = env::var_os(variable) {
         return LabError::require(Path::new(&path), &format!("{variable} names it"));
     }

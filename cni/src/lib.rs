@@ -10,6 +10,7 @@
 //! The flow is [`run`]: environment → [`Request`], stdin → [`NetConf`], then one function for each verb in [`verbs`].
 
 pub mod attachment;
+pub mod bridge;
 pub mod complete;
 pub mod config;
 pub mod delegate;

@@ -1,0 +1,3 @@
+//! What the bridge plugin does, in this process.
+
+pub mod announce;

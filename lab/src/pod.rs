@@ -96,6 +96,7 @@ fn config(node: &Node) -> Value {
         "type": "flannel",
         "subnetFile": node.path("subnet.env"),
         "dataDir": node.path("cni/flannel"),
+        "runDir": node.path("run"),
         "delegate": { "hairpinMode": true, "isDefaultGateway": true },
         "ipam": { "dataDir": node.path("cni/networks") },
     })

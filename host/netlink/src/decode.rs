@@ -261,8 +261,8 @@ fn family(number: u8) -> Option<Family> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::encode;
     use crate::Operation;
+    use crate::encode;
 
     /// What we write, read back as the kernel would notify it.
     fn payload(operation: &Operation) -> Vec<u8> {

@@ -11,8 +11,8 @@ use twill_netlink::{Interest, Key, Links, Operation, Tables, Value};
 
 use super::arguments::CleanupArguments;
 use crate::config::NetConf;
-use crate::daemon::control;
 use crate::daemon::status::SOCKET;
+use crate::daemon::{control, readiness};
 use crate::dataplane::{LEDGER_FILE, Ledger, is_own, is_removable};
 use crate::uplink::ReversePath;
 
@@ -76,7 +76,8 @@ pub(super) async fn run(arguments: &CleanupArguments) -> Result<(), String> {
     }
     let ledger = arguments.run_dir.join(LEDGER_FILE);
     let control = arguments.run_dir.join(control::SOCKET);
-    for file in [arguments.subnet_file.as_path(), &ledger, &socket, &control] {
+    let readiness = arguments.run_dir.join(readiness::SOCKET);
+    for file in [arguments.subnet_file.as_path(), &ledger, &socket, &control, &readiness] {
         if remove_file(file, arguments.dry_run)? {
             say(&format!("file {}", file.display()));
         }

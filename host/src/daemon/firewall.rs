@@ -14,6 +14,7 @@ use twill_firewall::nftables::{Touched, Watch};
 use twill_firewall::{Firewall, Masquerade, Mode, Outcome, Plan, PodNetwork, Settings, bridge_problems};
 use twill_model::Family;
 
+use super::readiness::NotReady;
 use super::status::{FirewallFamilyStatus, FirewallStatus};
 use super::{Daemon, RESYNC};
 use crate::config::NetConf;
@@ -122,11 +123,12 @@ impl Guard {
     }
 
     /// What keeps the rules from being there.
-    pub(super) fn problem(&self) -> Option<String> {
+    pub(super) fn problem(&self) -> Option<NotReady> {
         if let Some(error) = self.known.iter().find_map(|known| known.error.clone()) {
-            return Some(error);
+            return Some(NotReady::impaired(error));
         }
-        (!self.known.iter().all(|known| known.settled)).then(|| "firewall rules are being written".to_owned())
+        let settled = self.known.iter().all(|known| known.settled);
+        (!settled).then(|| NotReady::starting("firewall rules are being written"))
     }
 
     /// Whether this daemon masquerades; none as long as it should and cannot.

@@ -13,6 +13,7 @@ mod options;
 mod own;
 mod peering;
 mod publish;
+pub mod readiness;
 mod report;
 mod socket;
 mod startup;
@@ -47,6 +48,7 @@ pub use options::{NodeIdentity, NodesFrom, Options};
 use own::Own;
 use peering::{Job, Peering};
 use publish::Publisher;
+use readiness::ReadinessSocket;
 use startup::{Feeding, Startup};
 use status::{REMEMBERED_ERRORS, StatusSocket, Timings, WAITING_QUESTIONS};
 use swap::{Files, Swap};
@@ -146,6 +148,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     let (ordering, orders) = mpsc::channel(WAITING_QUESTIONS);
     let control = ControlSocket::open(&options.run_dir, ordering).map_err(in_run_dir)?;
     let pulse = Arc::new(Pulse::default());
+    let readiness = ReadinessSocket::open(&options.run_dir, Arc::clone(&pulse)).map_err(in_run_dir)?;
     if let Some(address) = options.health {
         telemetry::serve(address, Arc::clone(&pulse), asking, options.pool_dir.clone())
             .map_err(|error| StartError::Telemetry { address, error })?;
@@ -194,7 +197,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         timings: Timings { first_route_ms: None, component_load_ms: component_load.as_secs_f64() * 1000.0 },
     };
     let result = daemon.live(startup, feeding).await;
-    drop((socket, control));
+    drop((socket, control, readiness));
     result
 }
 
@@ -356,7 +359,7 @@ impl Daemon {
         self.publish();
         let reason = self.not_ready();
         self.pulse.beat(reason.clone());
-        self.teller.readiness(reason);
+        self.teller.readiness(reason.map(|not_ready| not_ready.reason));
     }
 
     fn next_wake(&self) -> Instant {

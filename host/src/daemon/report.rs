@@ -4,6 +4,7 @@ use std::time::{Instant, SystemTime};
 
 use super::Daemon;
 use super::attached::{Attached, Role};
+use super::readiness::NotReady;
 use super::status::{
     BackendStatus, Counters, EntriesStatus, FamilyStatus, PeerState, PeerStatus, RefusedStatus, RepairStatus,
     SourceStatus, Status, SwapCounts, SwapStatus, UplinkStatus, WritesStatus,
@@ -14,7 +15,7 @@ use crate::intent::wanted::Owner;
 impl Daemon {
     /// Everything an operator may want to know now.
     pub(super) fn report(&self) -> Status {
-        let reason = self.not_ready();
+        let reason = self.not_ready().map(|not_ready| not_ready.reason);
         let uplink = &self.own.selected.uplink;
         let families = self.own.lease.iter().flat_map(|lease| &lease.families).filter_map(|leased| {
             let selected = self.own.selected.family(leased.family)?;
@@ -61,30 +62,30 @@ impl Daemon {
     }
 
     /// What the node's network waits for.
-    pub(super) fn not_ready(&self) -> Option<String> {
+    pub(super) fn not_ready(&self) -> Option<NotReady> {
         if !self.store.is_synced() {
-            return Some("reading the nodes".to_owned());
+            return Some(NotReady::starting("reading the nodes"));
         }
         if self.own.lease.is_none() {
-            return self.own.waiting.clone();
+            return self.own.waiting.clone().map(NotReady::waiting);
         }
         let active = || self.attached.iter().filter(|a| a.role == Role::Active);
         if let Some(error) = active().find_map(|a| a.trouble().map(str::to_owned)) {
-            return Some(error);
+            return Some(NotReady::impaired(error));
         }
-        if let Some(problem) = self.own.waiting.as_ref().or(self.own.uplink_problem.as_ref()) {
-            return Some(problem.clone());
+        if let Some(problem) = &self.own.waiting {
+            return Some(NotReady::waiting(problem));
         }
-        if let Some(problem) = &self.kernel_problem {
-            return Some(problem.clone());
+        if let Some(problem) = self.own.uplink_problem.as_ref().or(self.kernel_problem.as_ref()) {
+            return Some(NotReady::impaired(problem));
         }
         if !self.peering.settled || active().any(|a| a.plan.is_none()) {
-            return Some("planning".to_owned());
+            return Some(NotReady::starting("planning"));
         }
         if let Some(problem) = self.firewall.problem() {
             return Some(problem);
         }
-        self.publisher.pending().or_else(|| self.not_applied())
+        self.publisher.pending().map(NotReady::starting).or_else(|| self.not_applied().map(NotReady::impaired))
     }
 
     /// A peer that the kernel refuses has itself to blame, or its annotations: any node may write them, so it must not take

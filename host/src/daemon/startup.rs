@@ -7,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::readiness::NotReady;
 use super::status::{Question, SourceStatus, Status};
 use super::{NodeIdentity, NodesFrom, Options, StartError};
 use crate::nodes::{Directory, Kube, NodeStore, Source, SourceError};
@@ -114,7 +115,7 @@ impl Startup {
         let mut work = std::pin::pin!(work);
         let pulse = Arc::clone(&self.pulse);
         loop {
-            pulse.beat(self.status(node, what).reason);
+            pulse.beat(self.status(node, what).reason.map(NotReady::starting));
             tokio::select! {
                 done = &mut work => return done.map(Some),
                 () = self.stop.asked() => return Ok(None),

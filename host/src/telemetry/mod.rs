@@ -13,4 +13,5 @@ mod server;
 mod text;
 
 pub use pulse::Pulse;
+pub(crate) use pulse::Standing;
 pub use server::serve;

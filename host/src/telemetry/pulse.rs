@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use crate::daemon::readiness::NotReady;
+
 /// So long the loop may be busy with one thing before it counts as stuck. Reading a large kernel table on a slow machine
 /// takes seconds, and a restart would only do the same again.
 const STUCK: Duration = Duration::from_secs(30);
@@ -30,11 +32,11 @@ struct State {
 
 /// How the daemon stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(crate) enum Standing {
     /// The loop does not run yet; this is being done.
     Starting(&'static str),
     /// The loop runs; this is what the node's network waits for, if anything.
-    Running(Option<String>),
+    Running(Option<NotReady>),
     /// The loop ran, and has not moved for so long.
     Stuck(Duration),
 }
@@ -53,7 +55,7 @@ impl Pulse {
     }
 
     /// The loop went round. `waiting` is what the node's network waits for.
-    pub fn beat(&self, waiting: Option<String>) {
+    pub fn beat(&self, waiting: Option<NotReady>) {
         let mut state = self.lock();
         state.standing = Standing::Running(waiting);
         state.asked = None;
@@ -67,7 +69,7 @@ impl Pulse {
     }
 
     /// How the daemon stands now: the loop is asked, unless it does not run yet.
-    pub(super) async fn feel(&self) -> Standing {
+    pub(crate) async fn feel(&self) -> Standing {
         let mut beaten = pin!(self.beaten.notified());
         beaten.as_mut().enable();
         {
@@ -109,7 +111,7 @@ mod tests {
         let pulse = Arc::new(Pulse::default());
         pulse.starting("loading backends");
         assert_eq!(pulse.feel().await, Standing::Starting("loading backends"));
-        pulse.beat(Some("planning".into()));
+        pulse.beat(Some(NotReady::starting("planning")));
         let turns = tokio::spawn({
             let pulse = Arc::clone(&pulse);
             async move {
@@ -140,7 +142,7 @@ mod tests {
     #[tokio::test]
     async fn a_loop_at_rest_is_not_stuck_however_long_nobody_asked() {
         let pulse = Pulse::default();
-        pulse.beat(Some("planning".into()));
-        assert_eq!(pulse.feel().await, Standing::Running(Some("planning".into())));
+        pulse.beat(Some(NotReady::starting("planning")));
+        assert_eq!(pulse.feel().await, Standing::Running(Some(NotReady::starting("planning"))));
     }
 }

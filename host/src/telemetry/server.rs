@@ -162,7 +162,7 @@ impl Desk {
 /// What the node's network waits for.
 fn waiting(standing: Standing) -> Option<String> {
     match standing {
-        Standing::Running(reason) => reason,
+        Standing::Running(reason) => reason.map(|not_ready| not_ready.reason),
         Standing::Starting(what) => Some(format!("starting: {what}")),
         Standing::Stuck(silence) => Some(stuck(silence)),
     }

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
 use super::*;
+use crate::daemon::readiness::NotReady;
 
 fn server() -> (SocketAddr, Arc<Pulse>, mpsc::Receiver<Question>) {
     let (questions, loop_side) = mpsc::channel(1);
@@ -38,7 +39,7 @@ fn paths_and_texts() {
     assert_eq!(ask(address, "GET", "/readyz"), (503, starting.into()));
     pulse.beat(None);
     assert_eq!(ask(address, "GET", "/readyz?verbose"), (200, "flanneld is ready".into()));
-    pulse.beat(Some("there is no Node n1 yet".into()));
+    pulse.beat(Some(NotReady::waiting("there is no Node n1 yet")));
     assert_eq!(ask(address, "GET", "/readyz"), (503, "flanneld is not ready yet: there is no Node n1 yet\n".into()));
     assert_eq!(ask(address, "HEAD", "/healthz"), (200, String::new()));
     assert_eq!(ask(address, "POST", "/healthz").0, 405);

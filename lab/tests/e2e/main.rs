@@ -16,6 +16,7 @@ mod incremental;
 mod kernel_state;
 mod lab;
 mod mixed;
+mod plugin_status;
 mod reachability;
 mod swap;
 mod switch;

@@ -1,3 +1,6 @@
 //! What the bridge plugin does, in this process.
 
 pub mod announce;
+pub mod masquerade;
+mod nftables;
+pub mod spoof;

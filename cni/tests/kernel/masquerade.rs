@@ -163,7 +163,7 @@ fn pruning_removes_what_is_of_the_network_and_not_in_the_list() {
         }
         assert_ne!(sh("nft -s list ruleset"), before);
         for _ in 0..2 {
-            prune("net1", &[lives.clone()]).unwrap();
+            prune("net1", std::slice::from_ref(&lives)).unwrap();
             assert_eq!(sh("nft -s list ruleset"), before);
         }
         prune("net1", &[]).unwrap();

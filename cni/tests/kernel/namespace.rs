@@ -1,5 +1,6 @@
 //! A network namespace for a test, and the tools in it.
 
+use std::io::{self, Write};
 use std::process::Command;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -13,7 +14,7 @@ pub(crate) fn isolated(name: &str, programs: &[&str], test: impl FnOnce() + Send
     for program in programs {
         let found = std::env::split_paths(&std::env::var_os("PATH").unwrap()).any(|dir| dir.join(program).is_file());
         if !found {
-            return println!("SKIPPED {name}: there is no program {program}");
+            return skip(name, &format!("there is no program {program}"));
         }
     }
     let isolate = || {
@@ -25,9 +26,14 @@ pub(crate) fn isolated(name: &str, programs: &[&str], test: impl FnOnce() + Send
     let outcome = thread::spawn(move || isolate().map(|()| test())).join();
     match outcome {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => println!("SKIPPED {name}: cannot make a network namespace: {error}"),
+        Ok(Err(error)) => skip(name, &format!("cannot make a network namespace: {error}")),
         Err(panic) => std::panic::resume_unwind(panic),
     }
+}
+
+// Around the capture of the test runner, which would hide it.
+fn skip(name: &str, why: &str) {
+    let _ = writeln!(io::stderr(), "SKIPPED {name}: {why}");
 }
 
 /// What the commands print; they must succeed.

@@ -78,8 +78,8 @@ fn lab(arguments: &[String]) -> Outcome {
     run::run(lab.args(arguments))
 }
 
-/// The benchmark, with the component file whose compilation it measures, and with the cache of whole Nodes that the daemon
-/// is measured beside.
+/// The benchmark, with the component file whose compilation it measures, and with the programs that others are measured
+/// beside.
 fn bench(arguments: &[String]) -> Outcome {
     setup::everything()?;
     let dir = build::target_dir().join("bench");
@@ -88,6 +88,9 @@ fn bench(arguments: &[String]) -> Outcome {
     let mut measured = vec!["bench".to_string(), component];
     if kube::Extent::of(arguments).is_some() {
         measured.push(format!("--whole-nodes={}", build::example("whole_nodes")?.display()));
+    }
+    if arguments.iter().any(|argument| argument == "--cni") {
+        measured.push(format!("--bare-attach={}", build::example("bare_attach")?.display()));
     }
     lab(&[&measured, arguments].concat())
 }

@@ -6,6 +6,7 @@
 
 mod api;
 mod baseline;
+mod cni;
 mod component;
 mod daemon;
 mod machine;
@@ -41,9 +42,9 @@ pub(crate) struct Options {
     /// How often each figure is taken
     #[arg(long, default_value_t = 3)]
     repetitions: usize,
-    /// After so many seconds nothing is repeated any more
-    #[arg(long, default_value_t = 120)]
-    limit: u64,
+    /// After so many seconds nothing is repeated any more [default: 120, with --cni 280]
+    #[arg(long)]
+    limit: Option<u64>,
     /// Size of a node's manifest; real ones have 5 to 20 KiB
     #[arg(long, default_value_t = 10)]
     manifest_kib: usize,
@@ -56,6 +57,15 @@ pub(crate) struct Options {
     /// Another backend under traffic, changed live and by stopping and starting; nothing else is measured then
     #[arg(long, conflicts_with = "api")]
     swap: bool,
+    /// The CNI plugin beside the reference plugins; nothing else is measured then
+    #[arg(long, conflicts_with_all = ["api", "swap"], requires = "bare_attach")]
+    cni: bool,
+    /// How often each call is measured, with --cni
+    #[arg(long, default_value_t = 100)]
+    calls: usize,
+    /// The program that attaches with as little as possible, for --cni
+    #[arg(long)]
+    bare_attach: Option<PathBuf>,
     /// A component file of the type vxlan: how long it takes to compile
     #[arg(long, overrides_with = "component")]
     component: Option<PathBuf>,
@@ -83,7 +93,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if options.peers.iter().any(|peers| !(1..=20_000).contains(peers)) {
         return Err(LabError::Spec("--peers takes numbers from 1 to 20000".into()));
     }
-    let budget = Budget { repetitions: options.repetitions, end: Instant::now() + Duration::from_secs(options.limit) };
+    if let (true, Some(bare)) = (options.cni, &options.bare_attach) {
+        return plugin(bare, options);
+    }
+    let limit = Duration::from_secs(options.limit.unwrap_or(120));
+    let budget = Budget { repetitions: options.repetitions, end: Instant::now() + limit };
     let spec = LabSpec::from_env()?;
     let component = options
         .component
@@ -112,6 +126,15 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         eprintln!("{peers} peers …");
         report.figures.extend(in_a_thread(|| daemon::measure(spec.clone(), peers, options.manifest_kib, budget))?);
     }
+    show(report, options)
+}
+
+fn plugin(bare: &Path, options: &Options) -> Result<ExitCode> {
+    let bare = bare.canonicalize().map_err(system(format!("find {}", bare.display())))?;
+    let mut report = Report::new(Machine::here());
+    eprintln!("Measuring on {}.", report.machine);
+    let limit = Duration::from_secs(options.limit.unwrap_or(280));
+    report.plugin = Some(cni::measure(&bare, options.calls, limit)?);
     show(report, options)
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::cni::Table;
 use super::machine::Machine;
 use super::sample::Figure;
 
@@ -32,17 +33,23 @@ const CELL_WIDTH: usize = 31;
 pub(super) struct Report {
     pub(super) machine: Machine,
     pub(super) figures: Vec<Figure>,
+    /// The CNI plugin's, in a table of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) plugin: Option<Table>,
 }
 
 impl Report {
     pub(super) fn new(machine: Machine) -> Report {
-        Report { machine, figures: Vec::new() }
+        Report { machine, figures: Vec::new(), plugin: None }
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.machine)?;
+        if let Some(table) = &self.plugin {
+            return write!(f, "{table}");
+        }
         writeln!(f, "{LEGEND}")?;
         for section in [KERNEL, DAEMON, COMPONENT, API, SWAP, SIZES] {
             let figures: Vec<&Figure> = self.figures.iter().filter(|figure| figure.section == section).collect();

@@ -53,6 +53,17 @@ impl Sample {
         Some((sorted[low] + sorted[high]) / 2.0)
     }
 
+    /// The value below which this part of them is.
+    pub(super) fn quantile(&self, part: f64) -> Option<f64> {
+        let sorted = self.sorted();
+        let place = (sorted.len() as f64 * part).ceil() as usize;
+        sorted.get(place.saturating_sub(1)).copied()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     fn sorted(&self) -> Vec<f64> {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -117,6 +128,13 @@ pub(super) fn milliseconds(time: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nine_of_ten() {
+        let sample = Sample((1..=100).rev().map(f64::from).collect());
+        assert_eq!((sample.quantile(0.9), sample.median()), (Some(90.0), Some(50.5)));
+        assert_eq!(Sample::default().quantile(0.9), None);
+    }
 
     #[test]
     fn a_figure_shows_its_middle_its_ends_and_its_ratio() {

@@ -96,7 +96,7 @@ pub(crate) fn config_error(problem: impl Into<String>) -> Error {
 }
 
 // Flannel's decoder takes top-level keys in any case, so configurations with `Delegate` or `SubnetFile` exist.
-fn find<'a>(object: &'a Object, key: &str) -> Option<&'a Value> {
+pub(crate) fn find<'a>(object: &'a Object, key: &str) -> Option<&'a Value> {
     object.get(key).or_else(|| object.iter().find(|(found, _)| found.eq_ignore_ascii_case(key)).map(|(_, value)| value))
 }
 

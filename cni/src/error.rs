@@ -1,10 +1,11 @@
 //! Every way in which a call can fail, with the protocol's code for it.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
-use crate::{Verb, Version, readiness, subnet, version};
+use crate::{Attachment, Verb, Version, readiness, subnet, version};
 
 /// Why a call failed. The message says what was tried, on what, and where it is not obvious what to do.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +59,21 @@ pub enum Error {
     /// The state directory.
     #[error("could not {doing} {}: {source}", .path.display())]
     State { doing: &'static str, path: PathBuf, source: io::Error },
+    /// What the runtime asks for in `CNI_ARGS` cannot be understood; in the words of the reference plugins.
+    #[error("ARGS: {problem}")]
+    Args { problem: String },
+    /// An IPAM configuration that host-local refuses too, in its words where it has some.
+    #[error("{problem}")]
+    HostLocal { problem: String },
+    /// The pool of addresses.
+    #[error(transparent)]
+    Pool(#[from] twill_ipam::Error),
+    /// CHECK of an attachment that has no address.
+    #[error("host-local: Failed to find address added by container {}: none is {}'s", .attachment.container(), .attachment.ifname())]
+    NoAddress { attachment: Attachment },
+    /// CHECK of an attachment that has not the addresses that ADD gave it.
+    #[error("host-local: Failed to find address added by container {}: {address} is not {}'s any more", .attachment.container(), .attachment.ifname())]
+    AddressLost { attachment: Attachment, address: IpAddr },
     /// No such plugin.
     #[error("the delegate plugin {name:?} is in none of the directories of CNI_PATH={path}; install it there")]
     DelegateMissing { name: String, path: String },
@@ -93,6 +109,11 @@ impl Error {
             Error::Impaired(_) => 51,
             Error::Delegate { code, .. } => *code,
             Error::Subnet { .. }
+            | Error::Args { .. }
+            | Error::HostLocal { .. }
+            | Error::Pool(_)
+            | Error::NoAddress { .. }
+            | Error::AddressLost { .. }
             | Error::DelegateMissing { .. }
             | Error::DelegateSpawn { .. }
             | Error::DelegateUntyped { .. }

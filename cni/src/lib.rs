@@ -11,10 +11,12 @@
 
 pub mod attachment;
 pub mod bridge;
+pub mod cni_args;
 pub mod complete;
 pub mod config;
 pub mod delegate;
 pub mod error;
+pub mod host_local;
 mod netns;
 pub mod readiness;
 pub mod request;

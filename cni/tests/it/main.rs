@@ -2,5 +2,6 @@
 
 mod calls;
 mod delegates;
+mod host_local;
 mod observed;
 mod protocol;

@@ -99,7 +99,7 @@ impl LockedPool {
         owner: &Owner,
         address: IpAddr,
     ) -> Result<(IpAddr, &'a Range), Error> {
-        let refused = |refusal| Error::Refused { set: number, refusal };
+        let refused = |refusal| Error::Refused { set: number, refusal: Box::new(refusal) };
         let taken = |holder| refused(Refusal::Taken { address, ranges: set.clone(), holder });
         let range = set.range_of(address).ok_or_else(|| taken(None))?;
         if address == range.gateway() {
@@ -116,7 +116,7 @@ impl LockedPool {
         owner: &Owner,
         earlier: &[Entry],
     ) -> Result<(IpAddr, &'a Range), Error> {
-        let refused = |refusal| Error::Refused { set: number, refusal };
+        let refused = |refusal| Error::Refused { set: number, refusal: Box::new(refusal) };
         if let Some(entry) = earlier.iter().find(|entry| set.contains(entry.address)) {
             return Err(refused(Refusal::Duplicate { address: entry.address, owner: owner.clone() }));
         }

@@ -13,7 +13,7 @@ use crate::{Owner, RangeSet, Usage};
 pub enum Error {
     /// A set has no address for this owner. What the call had taken from the sets before is given back.
     #[error("failed to allocate for range {set}: {refusal}")]
-    Refused { set: usize, refusal: Refusal },
+    Refused { set: usize, refusal: Box<Refusal> },
     /// Addresses were asked for that are in no set, or two in one set.
     #[error("failed to allocate all requested IPs: {}", list(.left))]
     NotAllRequested { left: Vec<IpAddr> },
@@ -43,7 +43,7 @@ pub enum Refusal {
 impl Error {
     /// Whether the pool has nothing left to give, and not something wrong with it.
     pub fn is_exhausted(&self) -> bool {
-        matches!(self, Error::Refused { refusal: Refusal::Exhausted { .. }, .. })
+        matches!(self, Error::Refused { refusal, .. } if matches!(**refusal, Refusal::Exhausted { .. }))
     }
 }
 

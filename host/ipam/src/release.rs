@@ -1,4 +1,4 @@
-//! Giving addresses back, and saying whether they are held.
+//! Giving addresses back, and saying which are held.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ impl LockedPool {
     /// If no file names container and interface, those count that name the container only.
     pub fn release(&mut self, owner: &Owner) -> Result<Vec<IpAddr>, Error> {
         let mut known = self.known()?;
-        let held = self.held(&mut known, owner)?;
+        let held = self.held_as(&mut known, owner)?;
         for address in &held {
             self.remove(*address)?;
         }
@@ -24,10 +24,10 @@ impl LockedPool {
         Ok(held)
     }
 
-    /// Whether `owner` has any address.
-    pub fn holds(&mut self, owner: &Owner) -> Result<bool, Error> {
+    /// All that `owner` has, by the rules of [`LockedPool::release`].
+    pub fn held(&mut self, owner: &Owner) -> Result<Vec<IpAddr>, Error> {
         let mut known = self.known()?;
-        Ok(!self.held(&mut known, owner)?.is_empty())
+        self.held_as(&mut known, owner)
     }
 
     /// Takes back every address for which `keep` says no, and returns what it took. It goes on after a failure and reports
@@ -51,7 +51,7 @@ impl LockedPool {
         failure.map_or(Ok(removed), Err)
     }
 
-    fn held(&self, known: &mut Known, owner: &Owner) -> Result<Vec<IpAddr>, Error> {
+    fn held_as(&self, known: &mut Known, owner: &Owner) -> Result<Vec<IpAddr>, Error> {
         let entries = self.entries_of(known, owner.container())?;
         let of = |wanted: &str| -> Vec<IpAddr> {
             let matching = entries.iter().filter(|entry: &&Entry| entry.owner.ifname() == wanted);

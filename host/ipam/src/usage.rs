@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use crate::reservation::names;
-use crate::{Error, Pool, RangeSet};
+use crate::{Error, Pool, RangeSet, Refusal};
 
 /// How many addresses of a set are given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,5 +34,21 @@ impl Pool {
             None => HashSet::new(),
         };
         Ok(sets.iter().map(|set| Usage::of(set, &given)).collect())
+    }
+
+    /// Fails as [`allocate`](crate::LockedPool::allocate) would if a set has nothing left to give. Only if a set looks full is the lock
+    /// taken, to see whether there are empty files.
+    pub fn check_room(&self, sets: &[RangeSet]) -> Result<(), Error> {
+        let full = || Ok(self.usage(sets)?.into_iter().enumerate().find(|(_, usage)| usage.given >= usage.size));
+        if full()?.is_none() {
+            return Ok(());
+        }
+        if let Some(locked) = self.existing()? {
+            locked.known()?;
+        }
+        full()?.map_or(Ok(()), |(set, usage)| {
+            let (ranges, folder) = (sets[set].clone(), self.folder().to_owned());
+            Err(Error::Refused { set, refusal: Box::new(Refusal::Exhausted { ranges, usage, folder }) })
+        })
     }
 }

@@ -187,6 +187,22 @@ fn usage_counts_what_can_be_given() {
 }
 
 #[test]
+fn there_is_room_until_everything_is_given() {
+    let bench = Bench::new(&[&["10.0.0.0/24"], &["fd00::/126"]]);
+    bench.pool().check_room(&bench.sets).unwrap();
+    assert!(!bench.folder().exists());
+    bench.put("fd00::2", "");
+    bench.add("a").unwrap();
+    bench.put("fd00::3", "");
+    bench.pool().check_room(&bench.sets).unwrap();
+    bench.add("b").unwrap();
+    let full = bench.pool().check_room(&bench.sets).unwrap_err().to_string();
+    let expected =
+        "failed to allocate for range 1: no IP addresses available in range set: fd00::1-fd00::3; 2 of 2 are given";
+    assert!(full.starts_with(expected), "{full}");
+}
+
+#[test]
 fn the_last_address_of_ipv6_is_given() {
     let bench = Bench::new(&[&["fd00::/64"]]);
     bench.put("last_reserved_ip.0", "fd00::ffff:ffff:ffff:fffe");

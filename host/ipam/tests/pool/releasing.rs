@@ -53,10 +53,11 @@ fn holding_is_said_by_the_same_rules() {
     bench.add("a").unwrap();
     bench.put("10.9.0.1", "b");
     let mut pool = bench.pool().existing().unwrap().unwrap();
-    assert!(pool.holds(&eth0("a")).unwrap());
-    assert!(!pool.holds(&Owner::new("a", "net1")).unwrap());
-    assert!(pool.holds(&eth0("b")).unwrap() && pool.holds(&Owner::new("b", "net1")).unwrap());
-    assert!(!pool.holds(&eth0("c")).unwrap());
+    let mut held = |owner: &Owner| pool.held(owner).unwrap().iter().map(ToString::to_string).collect::<String>();
+    assert_eq!(held(&eth0("a")), "10.0.0.2");
+    assert_eq!(held(&Owner::new("a", "net1")), "");
+    assert_eq!((held(&eth0("b")), held(&Owner::new("b", "net1"))), ("10.9.0.1".into(), "10.9.0.1".into()));
+    assert_eq!(held(&eth0("c")), "");
 }
 
 #[test]

@@ -65,6 +65,8 @@ pub struct Request {
     pub netns: String,
     /// Where delegates are looked for: directories separated by colons.
     pub path: String,
+    /// `CNI_ARGS` as it is; [`CniArgs`](crate::cni_args::CniArgs) reads it.
+    pub args: String,
     /// The runtime insists on a container namespace that is our own.
     pub netns_override: bool,
     container: String,
@@ -87,6 +89,7 @@ impl Request {
             verb,
             netns: get("CNI_NETNS"),
             path: get("CNI_PATH"),
+            args: get("CNI_ARGS"),
             netns_override: insists == "1" || insists.eq_ignore_ascii_case("true"),
             container: get("CNI_CONTAINERID"),
             ifname: get("CNI_IFNAME"),

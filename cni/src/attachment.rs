@@ -54,7 +54,8 @@ pub(crate) fn is_identifier(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
 }
 
-fn interface_name_fault(name: &str) -> Option<&'static str> {
+/// The rule of Linux that a name breaks, if it cannot be an interface's.
+pub(crate) fn interface_name_fault(name: &str) -> Option<&'static str> {
     if name.is_empty() {
         Some("it must not be empty")
     } else if name.len() > INTERFACE_NAME_LIMIT {

@@ -29,6 +29,8 @@ pub struct NetConf {
     pub data_dir: PathBuf,
     /// Where the daemon can be asked.
     pub run_dir: PathBuf,
+    /// Run the delegate as a program even if its work could be done here.
+    pub delegate_exec: bool,
     /// The base of the delegate's configuration.
     pub delegate: Object,
     /// The base of the delegate's `ipam`.
@@ -82,6 +84,7 @@ impl NetConf {
             subnet_file: path_or(&object, "subnetFile", DEFAULT_SUBNET_FILE)?,
             data_dir: path_or(&object, "dataDir", DEFAULT_DATA_DIR)?,
             run_dir: path_or(&object, "runDir", DEFAULT_RUN_DIR)?,
+            delegate_exec: flag(&object, "delegateExec")?,
             delegate: object_at(&object, "delegate")?.unwrap_or_default(),
             ipam: object_at(&object, "ipam")?.unwrap_or_default(),
             runtime_config: object_at(&object, "runtimeConfig")?,
@@ -113,6 +116,14 @@ fn path_or(object: &Object, key: &str, default: &str) -> Result<PathBuf, Error> 
         None | Some(Value::Null) => Ok(default.into()),
         Some(Value::String(path)) if path.starts_with('/') => Ok(path.into()),
         Some(other) => Err(config_error(format!("{key} must be an absolute path, it is {other}"))),
+    }
+}
+
+fn flag(object: &Object, key: &str) -> Result<bool, Error> {
+    match find(object, key) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(flag)) => Ok(*flag),
+        Some(other) => Err(config_error(format!("{key} must be true or false, it is {other}"))),
     }
 }
 

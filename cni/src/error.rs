@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
-use crate::{Attachment, Verb, Version, readiness, subnet, version};
+use ipnet::IpNet;
+
+use crate::bridge::{masquerade, spoof};
+use crate::{Attachment, Verb, Version, netlink, readiness, subnet, version};
 
 /// Why a call failed. The message says what was tried, on what, and where it is not obvious what to do.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +47,51 @@ pub enum Error {
     /// We cannot tell.
     #[error("the plugin's own network namespace could not be looked up in {path}: {source}")]
     OwnNamespaceUnknown { path: &'static str, source: io::Error },
+    /// The container's namespace cannot be entered.
+    #[error("the container's network namespace {path} could not be opened or entered: {source}")]
+    Netns { path: String, source: io::Error },
+    /// Something else is where the namespace should be.
+    #[error("CNI_NETNS={path} is not a network namespace")]
+    NotNetns { path: String },
+    /// What bridge is configured to do cannot be done.
+    #[error("bridge: {problem}")]
+    Bridge { problem: String },
+    /// Something else has the bridge's name.
+    #[error("{name:?} already exists but is not a bridge{}", kind_of(.kind))]
+    NotBridge { name: String, kind: String },
+    /// The bridge is the gateway of another network.
+    #[error("{interface:?} already has an IP address different from {wanted}: {found}; forceAddress replaces it")]
+    GatewayConflict { interface: String, wanted: IpNet, found: IpNet },
+    /// The container has been attached before, or has an interface of that name from somewhere else.
+    #[error("container veth name provided ({name}) already exists in {netns}")]
+    InterfaceExists { name: String, netns: String },
+    /// Ten names for the host's end are taken.
+    #[error("no free name for the host's end of the veth pair was found")]
+    NoVethName,
+    /// The port does not work.
+    #[error("bridge port in error state: {port} did not come up")]
+    PortNotUp { port: String },
+    /// Somebody else has the address.
+    #[error("the address {net} of {interface} is in use by somebody else on the link (duplicate address detection)")]
+    DuplicateAddress { interface: String, net: IpNet },
+    /// Nobody knows whether somebody else has the address.
+    #[error("the address {net} of {interface} is still tentative: duplicate address detection has not ended")]
+    TentativeAddress { interface: String, net: IpNet },
+    /// The kernel refused.
+    #[error(transparent)]
+    Netlink(Box<netlink::Error>),
+    /// Masquerade rules.
+    #[error(transparent)]
+    Masquerade(#[from] masquerade::Error),
+    /// Rules against foreign MACs.
+    #[error(transparent)]
+    Spoof(#[from] spoof::Error),
+    /// A setting of the kernel's network.
+    #[error("could not set {file} to {value}: {source}")]
+    Sysctl { file: String, value: String, source: io::Error },
+    /// What ADD made is not as it made it.
+    #[error("CHECK found a difference: {problem}")]
+    Drift { problem: String },
     /// ADD or CHECK without the daemon's file, and what the daemon says.
     #[error("{error}; {daemon}")]
     Subnet { error: subnet::Error, daemon: Box<readiness::Answer> },
@@ -94,6 +142,16 @@ pub enum Error {
     Gc { failures: Vec<String> },
 }
 
+impl From<netlink::Error> for Error {
+    fn from(error: netlink::Error) -> Error {
+        Error::Netlink(Box::new(error))
+    }
+}
+
+fn kind_of(kind: &str) -> String {
+    if kind.is_empty() { String::new() } else { format!(" but a {kind}") }
+}
+
 impl Error {
     /// The protocol's number for this kind of failure.
     pub fn code(&self) -> u64 {
@@ -114,6 +172,21 @@ impl Error {
             | Error::Pool(_)
             | Error::NoAddress { .. }
             | Error::AddressLost { .. }
+            | Error::Netns { .. }
+            | Error::NotNetns { .. }
+            | Error::Bridge { .. }
+            | Error::NotBridge { .. }
+            | Error::GatewayConflict { .. }
+            | Error::InterfaceExists { .. }
+            | Error::NoVethName
+            | Error::PortNotUp { .. }
+            | Error::DuplicateAddress { .. }
+            | Error::TentativeAddress { .. }
+            | Error::Netlink(_)
+            | Error::Masquerade(_)
+            | Error::Spoof(_)
+            | Error::Sysctl { .. }
+            | Error::Drift { .. }
             | Error::DelegateMissing { .. }
             | Error::DelegateSpawn { .. }
             | Error::DelegateUntyped { .. }

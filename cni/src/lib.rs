@@ -17,12 +17,15 @@ pub mod config;
 pub mod delegate;
 pub mod error;
 pub mod host_local;
+pub mod netlink;
 mod netns;
+pub mod plugin;
 pub mod readiness;
 pub mod request;
 pub mod result;
 pub mod state;
 pub mod subnet;
+mod sysctl;
 pub mod verbs;
 pub mod version;
 mod whereabouts;
@@ -79,7 +82,7 @@ fn answer(
     let conf = NetConf::new(name, object)?;
 
     match (request.verb, &attachment) {
-        (Verb::Add, Some(attachment)) => verbs::add(&request, &conf, attachment),
+        (Verb::Add, Some(attachment)) => verbs::add(&request, &conf, attachment, version),
         (Verb::Check, Some(attachment)) => verbs::check(&request, &conf, attachment).map(|()| Vec::new()),
         (Verb::Del, Some(attachment)) => verbs::del(&request, &conf, attachment).map(|()| Vec::new()),
         (Verb::Gc, _) => verbs::gc(&request, &conf).map(|()| Vec::new()),

@@ -1,33 +1,31 @@
 //! The verbs, one function each.
 
-use serde_json::Value;
-
-use crate::config::{Object, VALID_ATTACHMENTS, config_error};
-use crate::delegate::Delegate;
+use crate::config::config_error;
+use crate::plugin::Plugin;
 use crate::state::{Saved, Store};
 use crate::subnet::Subnet;
-use crate::{Attachment, Error, NetConf, Request, Verb, complete, netns, note, readiness};
+use crate::{Attachment, Error, NetConf, Request, Version, complete, netns, note, readiness};
 
-/// Attaches a container and returns the delegate's result as it printed it.
+/// Attaches a container and returns the delegate's result.
 ///
-/// What DEL needs is saved before the delegate runs. If the delegate fails, it is asked to clean up at once; if that
+/// What DEL needs is saved before the delegate runs. If the delegate fails, what it left is removed at once; if that
 /// fails as well, the saved state stays for the runtime's DEL. Where there was state already, the attachment existed
 /// before this call: then nothing is cleaned up, since that could take the network from a running container, and the
 /// earlier state is put back.
-pub fn add(request: &Request, conf: &NetConf, attachment: &Attachment) -> Result<Vec<u8>, Error> {
+pub fn add(request: &Request, conf: &NetConf, attachment: &Attachment, version: Version) -> Result<Vec<u8>, Error> {
     netns::refuse_own(request)?;
     let config = complete::complete(conf, &readiness::subnet(conf)?)?;
-    let delegate = Delegate::of(&config, request)?;
+    let plugin = Plugin::of(config.clone(), conf, request)?;
     let store = Store::new(&conf.data_dir);
     let earlier = store.bytes(attachment);
     store.save(attachment, &config, &request.netns)?;
-    delegate.add(&config).inspect_err(|_| match earlier {
+    plugin.add(request, attachment, version).inspect_err(|_| match earlier {
         Some(earlier) => {
             if let Err(error) = store.save_bytes(attachment, &earlier) {
                 note(format_args!("after a failed ADD of {attachment}, which has been added before: {error}"));
             }
         }
-        None => match delegate.del(&config) {
+        None => match plugin.undo(request, attachment) {
             Ok(()) => store.forget(attachment, Some(&store.file(attachment))),
             Err(error) => note(format_args!("after a failed ADD of {attachment}, a DEL is still needed: {error}")),
         },
@@ -46,8 +44,7 @@ pub fn check(request: &Request, conf: &NetConf, attachment: &Attachment) -> Resu
     };
     // `prevResult` comes in the version of the present configuration, which may be newer than the one that ADD saw.
     config.insert("cniVersion".into(), conf.cni_version.clone().into());
-    config.insert("prevResult".into(), prev_result.clone());
-    Delegate::of(&config, request)?.run(Verb::Check, &config).map(drop)
+    Plugin::of(config, conf, request)?.check(request, attachment, prev_result)
 }
 
 /// Detaches a container. Its state is forgotten only after the delegate has succeeded.
@@ -56,31 +53,31 @@ pub fn del(request: &Request, conf: &NetConf, attachment: &Attachment) -> Result
     let store = Store::new(&conf.data_dir);
     let saved = store.load(attachment, &conf.name);
     match &saved {
-        Saved::Config(record) => Delegate::of(&record.config, request)?.del(&record.config)?,
-        Saved::Damaged(_) => release_unsaved(request, conf)?,
+        Saved::Config(record) => Plugin::of(record.config.clone(), conf, request)?.del(request, attachment)?,
+        Saved::Damaged(_) => of_lost_state(request, conf)?.del(request, attachment)?,
         // Every ADD that ran a delegate has left state. So this is a repeated DEL, one after an ADD that was refused, or a
         // pod whose state was lost. The last is why the delegate runs; the others must not fail for want of it.
-        Saved::Nothing => match release_unsaved(request, conf) {
+        Saved::Nothing => match of_lost_state(request, conf) {
             Err(error @ Error::DelegateMissing { .. }) => {
                 note(format_args!("nothing is saved for {attachment}, and {error}"));
             }
-            done => done?,
+            plugin => plugin?.del(request, attachment)?,
         },
     }
     store.forget(attachment, saved.file());
     Ok(())
 }
 
-fn release_unsaved(request: &Request, conf: &NetConf) -> Result<(), Error> {
-    let config = complete::for_release(conf, Subnet::read(&conf.subnet_file).ok().as_ref())?;
-    Delegate::of(&config, request)?.del(&config)
+/// The plugin as it is configured now, for what was attached with a configuration that nobody has any more.
+fn of_lost_state(request: &Request, conf: &NetConf) -> Result<Plugin, Error> {
+    Plugin::of(complete::for_release(conf, Subnet::read(&conf.subnet_file).ok().as_ref())?, conf, request)
 }
 
 /// Says whether an ADD could be served now.
 pub fn status(request: &Request, conf: &NetConf) -> Result<(), Error> {
     let config = complete::complete(conf, &readiness::ready(conf)?)?;
-    let delegate = Delegate::of(&config, request).map_err(|error| Error::NotReady(Box::new(error)))?;
-    delegate.run_if_known(Verb::Status, &config)
+    let plugin = Plugin::of(config, conf, request).map_err(|error| Error::NotReady(Box::new(error)))?;
+    plugin.status()
 }
 
 /// Detaches what the runtime does not know any more. It goes on after failures and reports them together.
@@ -93,33 +90,14 @@ pub fn gc(request: &Request, conf: &NetConf) -> Result<(), Error> {
             if valid.contains(&attachment) {
                 continue;
             }
-            let delegate = Delegate::of(&record.config, request);
-            match delegate.and_then(|delegate| delegate.release(&attachment, &record.config)) {
+            let plugin = Plugin::of(record.config, conf, request);
+            match plugin.and_then(|plugin| plugin.release(&attachment)) {
                 Ok(()) => store.forget(&attachment, Some(&record.file)),
                 Err(error) => failures.push(format!("{attachment}: {error}")),
             }
         }
     }
-    if let Err(error) = forward_gc(request, conf) {
-        failures.push(error.to_string());
-    }
+    let rest = of_lost_state(request, conf).and_then(|plugin| plugin.gc(conf.valid_attachments.as_deref()));
+    failures.extend(rest.err().map(|error| error.to_string()));
     if failures.is_empty() { Ok(()) } else { Err(Error::Gc { failures }) }
-}
-
-fn forward_gc(request: &Request, conf: &NetConf) -> Result<(), Error> {
-    let mut config = complete::for_release(conf, Subnet::read(&conf.subnet_file).ok().as_ref())?;
-    if let Some(valid) = &conf.valid_attachments {
-        let list: Value = valid.iter().map(described).collect();
-        for key in VALID_ATTACHMENTS {
-            config.insert(key.to_owned(), list.clone());
-        }
-    }
-    Delegate::of(&config, request)?.run_if_known(Verb::Gc, &config)
-}
-
-fn described(attachment: &Attachment) -> Value {
-    let mut entry = Object::new();
-    entry.insert("containerID".into(), attachment.container().into());
-    entry.insert("ifname".into(), attachment.ifname().into());
-    entry.into()
 }

@@ -1,0 +1,92 @@
+//! The veth pair: one end in the container, the other a port of the bridge.
+//!
+//! The host's end has a name as the reference plugin gives it, `veth` and eight hex digits. Here they are no chance: they
+//! follow from network, container and interface, and the alias of the link names all three. So the host's end is found,
+//! and proven to be the right one, when the container's namespace cannot be entered any more.
+
+use rustix::io::Errno;
+use sha2::{Digest, Sha256};
+
+use super::{Conf, host};
+use crate::netlink::{Link, NewVeth, Socket};
+use crate::netns::Namespace;
+use crate::{Attachment, Error};
+
+/// Names that are tried if others have them.
+const NAMES: u8 = 10;
+/// The kernel's limit for an alias.
+const ALIAS_LIMIT: usize = 255;
+
+/// Makes the pair, with the host's end in the bridge and up.
+pub(super) fn make(
+    host: &mut Socket,
+    conf: &Conf,
+    bridge: &Link,
+    namespace: &Namespace,
+    attachment: &Attachment,
+) -> Result<Link, Error> {
+    let alias = alias(conf, attachment);
+    let mut taken = None;
+    for attempt in 0..NAMES {
+        let name = name(conf, attachment, attempt);
+        let wanted = NewVeth {
+            name: &name,
+            master: bridge.index,
+            mtu: conf.mtu,
+            peer_namespace: Some(namespace.fd()),
+            peer_name: attachment.ifname(),
+            peer_mac: conf.mac,
+        };
+        if host::find(host, &name)?.is_some() {
+            continue;
+        }
+        // In one go, so that nobody who kills this process leaves a link without its alias.
+        match host.orders(&[wanted.create(), Link::set_alias(&name, &alias)]) {
+            Ok(()) => return Ok(host.question(&Link::by_name(&name), Link::read)?),
+            Err(error) if error.errno == Errno::EXIST => {
+                let ifname = attachment.ifname();
+                if namespace.within(|| Ok(host::find(&mut Socket::open()?, ifname)?.is_some()))? {
+                    return Err(Error::InterfaceExists { name: ifname.to_owned(), netns: namespace.path().to_owned() });
+                }
+                taken = Some(error);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(taken.map_or(Error::NoVethName, Error::from))
+}
+
+/// Removes the host's end, and with it the other one, if it is there and was made for this attachment.
+pub(super) fn remove(conf: &Conf, attachment: &Attachment) -> Result<(), Error> {
+    let alias = alias(conf, attachment);
+    if alias.is_empty() {
+        return Ok(());
+    }
+    let mut host = Socket::open()?;
+    for attempt in 0..NAMES {
+        let name = name(conf, attachment, attempt);
+        match host::find(&mut host, &name)? {
+            None => return Ok(()),
+            Some(link) if link.kind == "veth" && link.alias == alias => return Ok(host.order(&Link::delete(&name))?),
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whom a link is for, in words. Empty if it would be too long.
+pub(super) fn alias(conf: &Conf, attachment: &Attachment) -> String {
+    let alias = format!("{} {} {}", conf.network, attachment.container(), attachment.ifname());
+    if alias.len() > ALIAS_LIMIT { String::new() } else { alias }
+}
+
+fn name(conf: &Conf, attachment: &Attachment, attempt: u8) -> String {
+    let mut hash = Sha256::new();
+    for part in [&conf.network, attachment.container(), attachment.ifname()] {
+        hash.update(part);
+        hash.update([0]);
+    }
+    hash.update([attempt]);
+    let hash = hash.finalize();
+    format!("veth{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3])
+}

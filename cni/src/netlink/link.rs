@@ -275,10 +275,8 @@ pub fn mac_text(mac: Mac) -> String {
 
 /// Reads what people write as a MAC.
 pub fn parse_mac(text: &str) -> Option<Mac> {
-    let bytes = text.split([':', '-']).map(|byte| match byte.len() {
-        2 => u8::from_str_radix(byte, 16).ok(),
-        _ => None,
-    });
+    let is_byte = |byte: &str| byte.len() == 2 && byte.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let bytes = text.split([':', '-']).map(|byte| u8::from_str_radix(byte, 16).ok().filter(|_| is_byte(byte)));
     bytes.collect::<Option<Vec<u8>>>()?.try_into().ok()
 }
 

@@ -8,7 +8,7 @@ use twill_wire::{Attributes, attributes};
 
 use super::Request;
 use super::address::{family, octets};
-use super::request::{NLM_F_CREATE, NLM_F_EXCL};
+use super::request::NLM_F_CREATE;
 use crate::result::Route;
 
 /// The routing table that is meant if none is named.
@@ -43,7 +43,7 @@ pub struct InstalledRoute {
 }
 
 impl Route {
-    /// Adds it by a link; `EEXIST` if there is one like it.
+    /// Adds it by a link, before those to the same destination by other links; `EEXIST` if there is the same.
     pub fn add(&self, index: u32, name: &str) -> Request {
         let table = self.table.unwrap_or(MAIN_TABLE);
         let mut values = Attributes::default().bytes(RTA_DST, &octets(self.dst.addr())).u32(RTA_OIF, index);
@@ -69,7 +69,7 @@ impl Route {
         header[7] = RTN_UNICAST;
         let via = self.gw.map(|gw| format!(" via {gw}")).unwrap_or_default();
         let doing = format!("add the route to {}{via} by {name}", self.dst);
-        Request::order(doing, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &header, &values)
+        Request::order(doing, RTM_NEWROUTE, NLM_F_CREATE, &header, &values)
     }
 }
 

@@ -1,4 +1,5 @@
-//! The real delegates, in namespaces of their own: what is in the kernel and on disk afterwards.
+//! The real delegates, in namespaces of their own: what is in the kernel and on disk afterwards. Whatever is not about
+//! programs holds for both ways, with programs and in one process.
 //!
 //! They need root and the plugins of the package containernetworking-plugins; without, each test says so on stderr.
 
@@ -19,10 +20,19 @@ const IPV4: &str =
 const IPV6: &str = "FLANNEL_IPV6_NETWORK=fd00:10:244::/56\nFLANNEL_IPV6_SUBNET=fd00:10:244:3::1/64\n";
 
 /// A node: network and mount namespaces that end with the test, with empty `/run` and `/var/lib`. One pod, `pod`.
-struct Node;
+struct Node {
+    /// Delegates are programs.
+    exec: bool,
+}
+
+/// Runs `test` in both ways.
+fn on_a_node(name: &str, test: fn(Node)) {
+    on_a_node_with(false, name, test);
+    on_a_node_with(true, name, test);
+}
 
 /// Runs `test` on a thread with namespaces of its own. Nothing that it mounts or makes is seen outside.
-fn on_a_node(name: &str, test: impl FnOnce(Node) + Send + 'static) {
+fn on_a_node_with(exec: bool, name: &str, test: fn(Node)) {
     if let Some(reason) = obstacle() {
         eprintln!("SKIPPED {name}: {reason}");
         return;
@@ -42,7 +52,7 @@ fn on_a_node(name: &str, test: impl FnOnce(Node) + Send + 'static) {
             sh(words);
         }
         fs::write("/run/flannel/subnet.env", IPV4).unwrap();
-        test(Node);
+        test(Node { exec });
     };
     if let Err(panic) = std::thread::spawn(body).join() {
         std::panic::resume_unwind(panic);
@@ -77,7 +87,9 @@ impl Node {
     }
 
     fn call(&self, verb: &str, container: &str, ifname: &str, conf: &Value) -> Call {
-        let call = Call::about(verb, container, ifname).config(conf);
+        let mut conf = conf.clone();
+        conf["delegateExec"] = self.exec.into();
+        let call = Call::about(verb, container, ifname).config(&conf);
         call.env("CNI_NETNS", "/run/netns/pod").env("CNI_PATH", PLUGINS)
     }
 
@@ -183,7 +195,7 @@ fn two_interfaces_in_one_container() {
 
 #[test]
 fn a_del_that_failed_is_repeated_with_success() {
-    on_a_node("a_del_that_failed_is_repeated_with_success", |node| {
+    on_a_node_with(true, "a_del_that_failed_is_repeated_with_success", |node| {
         node.run("ADD", "c1", "eth0", &conf("1.0.0")).result();
         fs::create_dir("/run/bin").unwrap();
         for path in ["/nowhere", "/run/bin"] {
@@ -300,7 +312,7 @@ fn flannels_plugin_detaches_pods_of_ours() {
 
 #[test]
 fn plugins_too_old_for_the_network_fail_cleanly() {
-    on_a_node("plugins_too_old_for_the_network_fail_cleanly", |node| {
+    on_a_node_with(true, "plugins_too_old_for_the_network_fail_cleanly", |node| {
         if sh("CNI_COMMAND=VERSION /usr/lib/cni/bridge < /dev/null").contains("\"1.1.0\"") {
             eprintln!("SKIPPED plugins_too_old_for_the_network_fail_cleanly: these plugins are not too old");
             return;

@@ -52,7 +52,7 @@ impl Stage {
     }
 
     fn conf(&self, version: &str) -> Value {
-        json!({ "name": "n", "type": "flannel", "cniVersion": version, "subnetFile": self.path("subnet.env"),
+        json!({ "name": "n", "type": "flannel", "cniVersion": version, "delegateExec": true, "subnetFile": self.path("subnet.env"),
             "dataDir": self.path("state") })
     }
 

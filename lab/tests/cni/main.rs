@@ -1,4 +1,5 @@
 //! The CNI plugin beside the reference plugins: called as runtimes call them, in namespaces, with packets.
 
+mod bridge_options;
 mod common;
 mod same;

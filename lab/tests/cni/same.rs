@@ -29,7 +29,7 @@ fn detached(host: &Host, implementation: Implementation) -> Snapshot {
 }
 
 /// The reference plugins' release sets the length of queues to 0; later ones, and ours, leave it to the kernel.
-fn comparable(line: String) -> Option<String> {
+pub(crate) fn comparable(line: String) -> Option<String> {
     (!line.contains(": txqlen = ")).then_some(line)
 }
 

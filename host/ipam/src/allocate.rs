@@ -11,7 +11,6 @@ use rustix::io::Errno;
 use crate::index::Entry;
 use crate::range::{Range, RangeSet};
 use crate::reservation::names;
-use crate::survey::Known;
 use crate::walk::Walk;
 use crate::{Error, LockedPool, Owner, Refusal, Usage};
 
@@ -44,20 +43,15 @@ impl LockedPool {
         let index = self.pool.index();
         // Without its seal the index is not used, and made anew by whoever can. The addresses stand without it.
         let _ = match &leases {
-            Ok(_) => match known {
-                Known::Indexed => {
-                    let entries = given.iter().map(|address| Entry { address: *address, owner: owner.clone() });
-                    let entries: Vec<Entry> = entries.collect();
-                    index.insert(owner.container(), &entries).and_then(|()| index.seal(&self.dir))
-                }
-                Known::Read(_) => Ok(()),
-            },
+            Ok(_) if known.indexed => {
+                let entries = given.iter().map(|address| Entry { address: *address, owner: owner.clone() });
+                let entries: Vec<Entry> = entries.collect();
+                index.insert(owner.container(), &entries).and_then(|()| index.seal(&self.dir))
+            }
+            Ok(_) => Ok(()),
             Err(_) => {
-                let undone = given.iter().map(|address| self.remove(*address)).filter(Result::is_ok).count();
-                match known {
-                    Known::Indexed if undone == given.len() => index.seal(&self.dir),
-                    _ => Ok(()),
-                }
+                let undone = given.iter().filter(|address| self.remove(**address).is_ok()).count();
+                if known.indexed && undone == given.len() { index.seal(&self.dir) } else { Ok(()) }
             }
         };
         leases

@@ -16,7 +16,7 @@ impl LockedPool {
         for address in &held {
             self.remove(*address)?;
         }
-        if !held.is_empty() && matches!(known, Known::Indexed) {
+        if !held.is_empty() && known.indexed {
             let index = self.pool.index();
             // Without its seal the index is not used, and made anew by whoever can.
             let _ = index.remove(owner.container(), &held).and_then(|()| index.seal(&self.dir));

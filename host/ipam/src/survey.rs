@@ -12,30 +12,32 @@ use crate::{Error, LockedPool, Owner};
 
 /// What is known about a pool during one operation.
 #[derive(Debug)]
-pub(crate) enum Known {
-    /// The index knows it.
-    Indexed,
-    /// The index cannot be used, so everything was read.
-    Read(Vec<Entry>),
+pub(crate) struct Known {
+    /// Whether the index knows everything, so that it can be kept up to date.
+    pub(crate) indexed: bool,
+    /// Everything, if it had to be read.
+    read: Option<Vec<Entry>>,
 }
 
 impl LockedPool {
     /// Begins an operation: after this, empty address files are gone, and so is what a killed process left beside the pool.
     pub(crate) fn known(&self) -> Result<Known, Error> {
         self.pool.index().discard_draft();
-        if self.pool.index().is_valid(&self.dir) { Ok(Known::Indexed) } else { self.survey() }
+        let indexed = self.pool.index().is_valid(&self.dir);
+        if indexed { Ok(Known { indexed, read: None }) } else { self.survey() }
     }
 
     /// All that a container has, as its files say it, in the order of the files' names.
     pub(crate) fn entries_of(&self, known: &mut Known, container: &str) -> Result<Vec<Entry>, Error> {
-        let mut entries = match self.indexed(known, container)? {
+        let indexed = if known.read.is_none() { self.indexed(container)? } else { None };
+        let mut entries = match indexed {
             Some(entries) => entries,
             None => {
-                if matches!(known, Known::Indexed) {
-                    *known = Known::Read(entries_in(&self.sweep()?));
+                if known.read.is_none() {
+                    *known = self.survey()?;
                 }
-                let Known::Read(all) = &*known else { return Ok(Vec::new()) };
-                all.iter().filter(|entry| entry.owner.container() == container).cloned().collect()
+                let all = known.read.iter().flatten();
+                all.filter(|entry| entry.owner.container() == container).cloned().collect()
             }
         };
         entries.sort_by_cached_key(|entry| entry.address.to_string());
@@ -43,8 +45,7 @@ impl LockedPool {
     }
 
     /// What the index says, if every file says the same.
-    fn indexed(&self, known: &Known, container: &str) -> Result<Option<Vec<Entry>>, Error> {
-        let Known::Indexed = known else { return Ok(None) };
+    fn indexed(&self, container: &str) -> Result<Option<Vec<Entry>>, Error> {
         let Ok(entries) = self.pool.index().of(container) else { return Ok(None) };
         for entry in &entries {
             if self.owner_of(entry.address)?.as_ref() != Some(&entry.owner) {
@@ -65,7 +66,7 @@ impl LockedPool {
 
     fn survey(&self) -> Result<Known, Error> {
         let entries = entries_in(&self.sweep()?);
-        Ok(if self.index(&entries).is_ok() { Known::Indexed } else { Known::Read(entries) })
+        Ok(Known { indexed: self.index(&entries).is_ok(), read: Some(entries) })
     }
 
     /// Makes the index anew.
@@ -82,7 +83,8 @@ impl LockedPool {
         for found in found {
             match found {
                 Found::Reservation(reservation) => reservations.push(reservation),
-                Found::Empty(reservation) => self.remove(reservation.address)?,
+                Found::Empty(reservation) if self.remove(reservation.address).is_ok() => {}
+                Found::Empty(reservation) => reservations.push(reservation),
                 Found::Nothing => {}
             }
         }

@@ -27,6 +27,10 @@ impl Bench {
         self.data_dir().join("net")
     }
 
+    pub(crate) fn index(&self) -> PathBuf {
+        self.data_dir().join(".twill/net")
+    }
+
     pub(crate) fn pool(&self) -> Pool {
         Pool::new(self.data_dir(), "net")
     }
@@ -64,6 +68,22 @@ impl Bench {
         files(&self.folder())
     }
 
+    /// The index holds just what the address files say, and nothing lies around beside it.
+    #[track_caller]
+    pub(crate) fn check_index(&self) {
+        let mut lines = Vec::new();
+        for (name, text) in files(&self.index()).into_iter().filter(|(name, _)| name != "stamp") {
+            assert!(!text.is_empty() && u8::from_str_radix(&name, 16).is_ok(), "{name} {text:?}");
+            lines.extend(text.lines().map(|line| line.replacen('\t', " ", 1).replace('\t', "\r\n")));
+        }
+        lines.sort();
+        let mut expected: Vec<String> =
+            self.files().into_iter().map(|(name, content)| format!("{name} {content}")).collect();
+        expected.retain(|line| !line.starts_with("last"));
+        expected.sort();
+        assert_eq!(lines, expected);
+    }
+
     /// The names of all address files, in one line.
     pub(crate) fn addresses(&self) -> String {
         let names: Vec<String> = self.files().into_keys().filter(|name| name.parse::<IpAddr>().is_ok()).collect();
@@ -78,7 +98,7 @@ pub(crate) fn files(folder: &Path) -> BTreeMap<String, String> {
     names
         .filter(|name| name != "lock")
         .map(|name| {
-            let content = fs::read(folder.join(&name)).unwrap();
+            let content = fs::read(folder.join(&name)).unwrap_or_default();
             (name, String::from_utf8_lossy(&content).into_owned())
         })
         .collect()

@@ -22,5 +22,6 @@ pub mod intent;
 pub mod lease;
 pub mod nodes;
 pub mod peers;
+pub mod pool;
 pub mod telemetry;
 pub mod uplink;

@@ -164,6 +164,37 @@ fn rights_are_the_least() {
     }
 }
 
+/// What tells of pods is there to be read, and no more; and nothing of it is in the image, where an empty folder would look
+/// like a machine without pods.
+#[test]
+fn what_tells_of_pods_is_read_only() {
+    let writable = |pod: &Value, path: &str| {
+        let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
+        let mount = mounts.iter().find(|mount| mount["mountPath"] == path).unwrap_or_else(|| panic!("no {path}"));
+        let volume = pod["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == mount["name"]).unwrap();
+        assert_eq!(volume["hostPath"]["path"], path, "the daemon looks for it where the machine has it");
+        mount["readOnly"] != true
+    };
+    let containerd = twill::pool::RUNTIME_DIRS[0];
+    for path in ["/var/lib/cni", "/var/run/netns", containerd] {
+        assert!(!writable(&pod(&plain()), path), "{path}");
+    }
+    assert!(!daemon_args(&plain()).iter().any(|argument| argument.contains("reclaim")));
+
+    let values = json!({ "flannel": { "addresses": { "reclaim": true, "runtimeDirs": ["/a", "/b"] } } });
+    let Some(rendered) = rendered(&values) else { return };
+    let rendered = rendered.unwrap();
+    let pod = pod(&rendered);
+    assert!(writable(&pod, "/var/lib/cni"));
+    for path in ["/var/run/netns", "/a", "/b"] {
+        assert!(!writable(&pod, path), "{path}");
+    }
+    let given: Vec<String> = daemon_args(&rendered);
+    for flag in ["--reclaim-addresses", "--runtime-dir=/a", "--runtime-dir=/b"] {
+        assert!(given.iter().any(|argument| argument == flag), "{given:?}");
+    }
+}
+
 #[test]
 fn kustomize_takes_the_base_and_its_components() {
     let dir = tempfile::tempdir_in(deploy()).unwrap();

@@ -81,7 +81,7 @@ const MOUNTED: [&str; 10] = [
     "/run/flannel",
     "/run/twill",
     "/tmp",
-    "/var/lib/cni/networks",
+    "/var/lib/cni",
     "/var/lib/twill",
 ];
 

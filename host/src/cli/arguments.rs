@@ -10,6 +10,8 @@ use clap::builder::Resettable;
 use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use super::flannel::{FlannelArguments, boolean, one_dash_is_two, with_command};
+use super::ipam::IpamArguments;
+use super::places::PlacesArguments;
 use crate::daemon::{BridgeCheck, FirewallOptions, NodeIdentity, NodesFrom, Options};
 use crate::lease::Conflist;
 use crate::nodes::{Access, AnnotationKeys, PrefixError};
@@ -33,6 +35,8 @@ pub(super) enum Command {
     Swap(SwapArguments),
     /// Go back to the backends that this node had before the last change.
     Rollback(RollbackArguments),
+    /// Show and check the addresses of this node's pods.
+    Ipam(IpamArguments),
     /// Remove what Twill put into the kernel of this node. Not while the daemon runs.
     Cleanup(CleanupArguments),
     /// Put the CNI plugin where the container runtime looks for it.
@@ -143,9 +147,9 @@ pub(super) struct InstallConfArguments {
     pub(super) file: PathBuf,
 }
 
-const DEFAULT_RUN_DIR: &str = "/run/twill";
+pub(super) const DEFAULT_RUN_DIR: &str = "/run/twill";
 const DEFAULT_NET_CONFIG: &str = "/etc/kube-flannel/net-conf.json";
-const DEFAULT_SUBNET_FILE: &str = "/run/flannel/subnet.env";
+pub(super) const DEFAULT_SUBNET_FILE: &str = "/run/flannel/subnet.env";
 
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
@@ -237,9 +241,12 @@ pub(super) struct RunArguments {
     /// The port for it; 0 is nowhere.
     #[arg(long, value_name = "PORT", env = "FLANNELD_HEALTHZ_PORT", default_value_t = 0, help_heading = "Telemetry")]
     healthz_port: u16,
-    /// Where host-local keeps the addresses of this node's pods, to count them.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/cni/networks/cbr0", help_heading = "Telemetry")]
-    pool_dir: PathBuf,
+
+    #[command(flatten)]
+    places: PlacesArguments,
+    /// Give back addresses whose container is gone without having been detached. Otherwise they are reported only.
+    #[arg(long, default_value_t = false, value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Addresses")]
+    reclaim_addresses: bool,
 
     /// How log lines look. What is logged, TWILL_LOG says: error, warn, info, debug, or by module as in info,twill::daemon=debug.
     #[arg(long, value_enum, default_value_t = LogFormat::Text, help_heading = "Logging")]
@@ -277,6 +284,8 @@ impl RunArguments {
             conflist: self.cni_conf.map(|source| Conflist { source, file: self.cni_conf_file }),
             backends_dir: self.backends_dir,
             state_dir: self.state_dir,
+            places: self.places.places(self.run_dir.clone()),
+            reclaim: self.reclaim_addresses,
             run_dir: self.run_dir,
             firewall: FirewallOptions {
                 masquerade: self.ip_masq,
@@ -287,7 +296,6 @@ impl RunArguments {
             },
             blackhole: self.ip_blackhole_route,
             health: (self.healthz_port > 0).then(|| SocketAddr::new(self.healthz_ip, self.healthz_port)),
-            pool_dir: self.pool_dir,
             selectors: Selectors {
                 iface: named(self.iface),
                 iface_regex: named(self.iface_regex),

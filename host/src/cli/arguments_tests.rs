@@ -73,7 +73,20 @@ fn probes_are_answered_where_the_flags_say() {
     assert_eq!(run(&["--healthz-port=8081"]).unwrap().health, Some("0.0.0.0:8081".parse().unwrap()));
     let options = run(&["--healthz-port=8081", "--healthz-ip", "::1"]).unwrap();
     assert_eq!(options.health, Some("[::1]:8081".parse().unwrap()));
-    assert_eq!(options.pool_dir, PathBuf::from("/var/lib/cni/networks/cbr0"));
+}
+
+#[test]
+fn addresses_are_looked_for_where_the_flags_say() {
+    let options = run(&["--run-dir=/r"]).unwrap();
+    assert!(!options.reclaim && run(&["--reclaim-addresses"]).unwrap().reclaim);
+    let places = options.places;
+    assert_eq!((places.pool, places.run), ("/var/lib/cni/networks/cbr0".into(), "/r".into()));
+    assert_eq!(places.runtimes.len(), crate::pool::RUNTIME_DIRS.len());
+    assert_eq!(places.grace, Duration::from_secs(600));
+    let given = ["--runtime-dir=/a", "--runtime-dir=/b/*", "--address-grace=5", "--cni-results-dir=/c"];
+    let places = run(&given).unwrap().places;
+    assert_eq!(places.runtimes, [PathBuf::from("/a"), PathBuf::from("/b/*")]);
+    assert_eq!((places.grace, places.results), (Duration::from_secs(5), "/c".into()));
 }
 
 fn start(given: &[&str]) -> Result<Options, String> {

@@ -5,7 +5,9 @@ mod ask;
 mod cleanup;
 mod flannel;
 mod install_cni;
+mod ipam;
 mod logging;
+mod places;
 mod rollback;
 mod status;
 mod swap;
@@ -57,6 +59,7 @@ pub fn main() -> ExitCode {
             logging::start(arguments.log_format, 0);
             runtime().and_then(|runtime| runtime.block_on(cleanup::run(&arguments)))
         }
+        Command::Ipam(arguments) => return ipam::run(arguments).unwrap_or_else(|message| failed(&message)),
         Command::InstallCni(arguments) => install_cni::run(&arguments),
         Command::InstallConf(arguments) => install_cni::conf(arguments),
         Command::CompileComponent => return twill_sandbox::compiler_main(),

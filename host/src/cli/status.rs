@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::arguments::{OutputFormat, StatusArguments};
 use super::ask::{plain, print};
-use crate::daemon::status::{BackendStatus, FirewallStatus, SOCKET, Status, SwapStatus};
+use crate::daemon::status::{AddressesStatus, BackendStatus, FirewallStatus, PoolStatus, SOCKET, Status, SwapStatus};
+use crate::nodes::rfc3339;
 
 /// How long the daemon may take to answer: it answers between two calls of a component.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -86,12 +87,48 @@ fn node(text: &mut String, status: &Status) {
             f.local
         );
     }
+    if let Some(known) = &status.addresses {
+        addresses(text, known);
+    }
     let entries = &status.entries;
     let _ = writeln!(
         text,
         "kernel   {} of {} entries present, {} refused",
         entries.present, entries.wanted, entries.failed
     );
+}
+
+/// Orphaned addresses that are named; there are more in `twill ipam list`.
+const NAMED: usize = 5;
+
+fn addresses(text: &mut String, addresses: &AddressesStatus) {
+    let pools: Vec<String> = addresses.pools.iter().map(pool).collect();
+    let _ = writeln!(text, "pool     {}", pools.join("  "));
+    let orphans = &addresses.orphaned;
+    if !orphans.is_empty() {
+        let named: Vec<String> = orphans.iter().take(NAMED).map(|orphan| orphan.address.to_string()).collect();
+        let more = if orphans.len() > NAMED { ", …" } else { "" };
+        let then = if addresses.reclaimed { "given back soon" } else { "`twill ipam gc` gives them back" };
+        let _ = writeln!(text, "         {} nobody's: {}{more}; {then}", orphans.len(), named.join(", "));
+    }
+    let unclear = addresses.unknown + addresses.unreadable;
+    if unclear > 0 {
+        let _ = writeln!(
+            text,
+            "         {unclear} of which it cannot be told whose they are; `twill ipam list -o wide` says why"
+        );
+    }
+}
+
+fn pool(pool: &PoolStatus) -> String {
+    let family = pool.family.to_string().to_lowercase();
+    // The last digits of a large number do not matter to anybody.
+    let size = if pool.size < 1e6 { pool.size.to_string() } else { format!("{:.1e}", pool.size) };
+    let full = pool.full_since.map(|since| {
+        let since = SystemTime::UNIX_EPOCH + Duration::try_from_secs_f64(since).unwrap_or_default();
+        format!(" (full since {})", rfc3339(since))
+    });
+    format!("{family} {} of {size} given{}", pool.used, full.unwrap_or_default())
 }
 
 fn backend_lines(text: &mut String, backend: &BackendStatus, wide: bool) {
@@ -228,6 +265,9 @@ mod tests {
             "nodes    from directory  2 known  connected for 2 s",
             "firewall iptables (nft)  ipv4 8/9 rules  masquerade",
             "         the lock is held",
+            "pool     ipv4 7 of 253 given (full since 2023-11-14T22:13:20Z)",
+            "         1 nobody's: 10.244.1.5; `twill ipam gc` gives them back",
+            "         3 of which it cannot be told whose they are; `twill ipam list -o wide` says why",
             "kernel   5 of 6 entries present, 1 refused",
             "backend  vxlan  vxlan 0.1.0  built-in  sha256:0123456789ab…  pod mtu 1450  links [flannel.1]",
             "         retiring; peers through it: 0",

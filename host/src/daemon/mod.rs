@@ -12,6 +12,7 @@ mod firewall;
 mod options;
 mod own;
 mod peering;
+mod pool;
 mod publish;
 pub mod readiness;
 mod report;
@@ -37,6 +38,7 @@ use crate::config::{LoadError, NetConf};
 use crate::dataplane::{Dataplane, Notice};
 use crate::nodes::{NodeStore, Source, SourceError};
 use crate::peers::Peers;
+use crate::pool::{self as addresses, Keeper};
 use crate::telemetry::{self, Pulse};
 use crate::uplink::UplinkError;
 use attached::{Attached, LoadFailure};
@@ -144,13 +146,15 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     firewall::check_bridge(&options.firewall, &conf).map_err(StartError::Bridge)?;
     let (asking, questions) = mpsc::channel(WAITING_QUESTIONS);
     let in_run_dir = |error| StartError::Socket { dir: options.run_dir.clone(), error };
-    let socket = StatusSocket::open(&options.run_dir, asking.clone()).map_err(in_run_dir)?;
+    let keeper = Arc::new(Keeper::new(options.places.clone(), options.reclaim));
+    let socket = StatusSocket::open(&options.run_dir, asking.clone(), Arc::clone(&keeper)).map_err(in_run_dir)?;
+    addresses::stamp(&options.run_dir).map_err(in_run_dir)?;
     let (ordering, orders) = mpsc::channel(WAITING_QUESTIONS);
     let control = ControlSocket::open(&options.run_dir, ordering).map_err(in_run_dir)?;
     let pulse = Arc::new(Pulse::default());
     let readiness = ReadinessSocket::open(&options.run_dir, Arc::clone(&pulse)).map_err(in_run_dir)?;
     if let Some(address) = options.health {
-        telemetry::serve(address, Arc::clone(&pulse), asking, options.pool_dir.clone())
+        telemetry::serve(address, Arc::clone(&pulse), asking, Arc::clone(&keeper))
             .map_err(|error| StartError::Telemetry { address, error })?;
     }
     pulse.starting("loading backends");
@@ -174,6 +178,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         source,
         firewall: Guard::new(&options.firewall, &conf),
         blackhole: Blackhole::new(options.blackhole),
+        keeper,
         options,
         conf,
         started,
@@ -186,7 +191,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         peers: Peers::default(),
         peering: Peering::default(),
         job: None,
-        due: Due { resync: Some(Instant::now()), settle: Some(Instant::now() + NODES_SETTLE), ..Due::default() },
+        due: Due::at_the_start(),
         seen_all_nodes: false,
         errors: VecDeque::new(),
         complaints: 0,
@@ -210,6 +215,14 @@ struct Due {
     drain: Option<Instant>,
     reselect: Option<Instant>,
     settle: Option<Instant>,
+    pool: Option<Instant>,
+}
+
+impl Due {
+    fn at_the_start() -> Self {
+        let now = Instant::now();
+        Self { resync: Some(now), settle: Some(now + NODES_SETTLE), pool: Some(now), ..Self::default() }
+    }
 }
 
 struct Daemon {
@@ -230,6 +243,7 @@ struct Daemon {
     publisher: Publisher,
     firewall: Guard,
     blackhole: Blackhole,
+    keeper: Arc<Keeper>,
     job: Option<JoinHandle<Job>>,
     due: Due,
     /// All nodes were read: a subnet that is in no node's record belongs to nobody.
@@ -357,6 +371,7 @@ impl Daemon {
         self.tend_firewall();
         self.tend_blackhole().await;
         self.publish();
+        self.tend_pool();
         let reason = self.not_ready();
         self.pulse.beat(reason.clone());
         self.teller.readiness(reason.map(|not_ready| not_ready.reason));
@@ -365,7 +380,7 @@ impl Daemon {
     fn next_wake(&self) -> Instant {
         let due =
             [self.due.links, self.due.routes, self.due.resync, self.due.drain, self.due.reselect, self.due.settle];
-        let rules = [self.firewall.next_due(), self.blackhole.next_due()];
+        let rules = [self.firewall.next_due(), self.blackhole.next_due(), self.due.pool];
         let later = [self.dataplane.table().next_due(), self.publisher.next_due(), self.teller.next_due()];
         let later = later.into_iter().chain(rules).chain([self.swap.next_due()]);
         // While a component is asked, what else has to be asked waits for that to end.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::FirewallOptions;
 use crate::lease::Conflist;
 use crate::nodes::{Access, AnnotationKeys};
+use crate::pool::Places;
 use crate::uplink::Selectors;
 
 /// Everything that flags and environment say.
@@ -39,8 +40,10 @@ pub struct Options {
     pub blackhole: bool,
     /// Where to answer probes and scrapers; none: nowhere.
     pub health: Option<SocketAddr>,
-    /// Where host-local keeps the addresses of this node's pods, to count them.
-    pub pool_dir: PathBuf,
+    /// Where the addresses of this node's pods are, and what tells who has them.
+    pub places: Places,
+    /// Whether addresses that nobody has any more are given back.
+    pub reclaim: bool,
 }
 
 /// How a daemon knows which node it is on.

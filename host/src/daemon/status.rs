@@ -1,9 +1,11 @@
 //! What the daemon tells of itself: one JSON document over a socket in the run directory, made when somebody asks.
 
+mod addresses;
 mod change;
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -17,6 +19,8 @@ use twill_model::Family;
 use super::socket::{SocketFile, accept};
 use crate::dataplane::{Cause, Object};
 use crate::nodes::{NodeStore, Source};
+use crate::pool::Keeper;
+pub use addresses::{AddressesStatus, OrphanStatus, PoolStatus};
 pub use change::{RefusedStatus, SwapCounts, SwapStatus};
 
 /// Name of the socket inside the run directory.
@@ -53,6 +57,9 @@ pub struct Status {
     pub peers: Vec<PeerStatus>,
     /// Firewall rules.
     pub firewall: Option<FirewallStatus>,
+    /// The node's pod addresses. None where there is no pool, or none to be seen.
+    #[serde(default)]
+    pub addresses: Option<AddressesStatus>,
     /// Entries of all peers and of the node itself.
     #[serde(default)]
     pub entries: EntriesStatus,
@@ -93,6 +100,7 @@ impl Status {
             swap: None,
             peers: Vec::new(),
             firewall: None,
+            addresses: None,
             entries: EntriesStatus::default(),
             last_error_time: None,
             counters: Counters::default(),
@@ -101,6 +109,14 @@ impl Status {
             writes: WritesStatus::default(),
             timings: Timings::default(),
         }
+    }
+
+    /// The same with the node's pod addresses as they are now. Nobody but who asks has to wait for that.
+    pub(crate) async fn with_addresses(mut self, keeper: Arc<Keeper>) -> Self {
+        let subnets: Vec<IpNet> = self.families.iter().map(|family| family.subnet).collect();
+        let looking = tokio::task::spawn_blocking(move || AddressesStatus::of(&keeper, &subnets));
+        self.addresses = looking.await.ok().flatten();
+        self
     }
 
     /// One with a value in every place.
@@ -434,24 +450,24 @@ impl StatusSocket {
     ///
     /// # Errors
     /// When another daemon answers there, or the socket cannot be made.
-    pub fn open(run_dir: &Path, questions: mpsc::Sender<Question>) -> io::Result<Self> {
+    pub fn open(run_dir: &Path, questions: mpsc::Sender<Question>, keeper: Arc<Keeper>) -> io::Result<Self> {
         let (file, listener) = SocketFile::open(run_dir, SOCKET)?;
-        tokio::spawn(serve(listener, questions));
+        tokio::spawn(serve(listener, questions, keeper));
         Ok(Self { _file: file })
     }
 }
 
-async fn serve(listener: UnixListener, questions: mpsc::Sender<Question>) {
+async fn serve(listener: UnixListener, questions: mpsc::Sender<Question>, keeper: Arc<Keeper>) {
     loop {
         let mut stream = accept(&listener).await;
         let (question, answer) = oneshot::channel();
         if questions.send(question).await.is_err() {
             return;
         }
+        let keeper = Arc::clone(&keeper);
         tokio::spawn(async move {
-            if let Ok(status) = answer.await
-                && let Ok(text) = serde_json::to_vec(&status)
-            {
+            let Ok(status) = answer.await else { return };
+            if let Ok(text) = serde_json::to_vec(&status.with_addresses(keeper).await) {
                 let _ = stream.write_all(&text).await;
             }
         });

@@ -3,14 +3,15 @@
 //! `docs/metrics.md` has what each means; a test holds it against this file. There is no label whose values grow with
 //! the cluster: which peer is in trouble, `twill status` says.
 
-use super::pool::Pool;
+use twill_model::Family;
+
 use super::process::Process;
 use super::text::Kind::{Counter, Gauge, Histogram};
 use super::text::Metric;
-use crate::daemon::status::{FirewallStatus, PeerState, Status, SwapStatus};
+use crate::daemon::status::{AddressesStatus, FirewallStatus, OrphanStatus, PeerState, Status, SwapStatus};
 
 /// All metrics. Without a status, which a daemon gives that starts or is stuck, those that need none.
-pub(super) fn metrics(status: Option<&Status>, pools: &[Pool], process: &Process) -> Vec<Metric> {
+pub(super) fn metrics(status: Option<&Status>, process: &Process) -> Vec<Metric> {
     let mut all = vec![
         Metric::new("twill_build_info", Gauge, "The daemon's version.")
             .with(&[("version", env!("CARGO_PKG_VERSION"))], 1.0),
@@ -25,8 +26,8 @@ pub(super) fn metrics(status: Option<&Status>, pools: &[Pool], process: &Process
         all.extend(status.swap.iter().flat_map(swap));
         all.extend(kernel(status));
         all.extend(status.firewall.iter().flat_map(firewall));
+        all.extend(status.addresses.iter().flat_map(addresses));
     }
-    all.extend(addresses(pools));
     all.extend(own_process(process));
     all
 }
@@ -219,15 +220,29 @@ fn firewall(firewall: &FirewallStatus) -> [Metric; 5] {
     ]
 }
 
-fn addresses(pools: &[Pool]) -> [Metric; 2] {
-    let mut used = Metric::new("twill_pool_addresses_used", Gauge, "Addresses that pods of this node have.");
-    let mut size = Metric::new("twill_pool_addresses", Gauge, "Addresses that pods of this node can have.");
-    for pool in pools {
+fn addresses(addresses: &AddressesStatus) -> [Metric; 5] {
+    let new = Metric::new;
+    let mut used = new("twill_pool_addresses_used", Gauge, "Addresses that pods of this node have.");
+    let mut size = new("twill_pool_addresses", Gauge, "Addresses that pods of this node can have.");
+    let mut orphaned =
+        new("twill_pool_addresses_orphaned", Gauge, "Those of the used ones that nobody has any more, provably.");
+    for pool in &addresses.pools {
         let family = pool.family.to_string().to_lowercase();
-        used = used.with(&[("family", &family)], pool.used);
-        size = size.with(&[("family", &family)], pool.size);
+        let labels = [("family", family.as_str())];
+        let is_of = |orphan: &&OrphanStatus| Family::of(&orphan.address) == pool.family;
+        used = used.with(&labels, count(pool.used));
+        size = size.with(&labels, pool.size);
+        orphaned = orphaned.with(&labels, addresses.orphaned.iter().filter(is_of).count() as f64);
     }
-    [used, size]
+    [
+        used,
+        size,
+        orphaned,
+        new("twill_pool_addresses_unproven", Gauge, "Those of which it cannot be told whether somebody has them.")
+            .value((addresses.unknown + addresses.unreadable) as f64),
+        new("twill_pool_addresses_reclaimed_total", Counter, "Orphaned addresses that were given back.")
+            .value(count(addresses.given_back)),
+    ]
 }
 
 /// By the names that every program's have.

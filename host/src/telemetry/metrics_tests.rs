@@ -4,16 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use twill_model::Family;
-
 use super::*;
 use crate::telemetry::text::render;
 
 /// A status with a value in every place.
 fn everything() -> Vec<Metric> {
     let status = Status::sample();
-    let pools = [Pool { family: Family::V4, used: 7.0, size: 253.0 }];
-    metrics(Some(&status), &pools, &Process::own())
+    metrics(Some(&status), &Process::own())
 }
 
 fn read(file: &str) -> String {
@@ -35,6 +32,10 @@ fn values_and_labels() {
         "twill_first_route_seconds 0.0125",
         "twill_last_error_timestamp_seconds 1700000000.5",
         "twill_pool_addresses{family=\"ipv4\"} 253",
+        "twill_pool_addresses_used{family=\"ipv4\"} 7",
+        "twill_pool_addresses_orphaned{family=\"ipv4\"} 1",
+        "twill_pool_addresses_unproven 3",
+        "twill_pool_addresses_reclaimed_total 4",
         "twill_source_connected{kind=\"directory\"} 1",
         "twill_policy_violations_total 7",
         "twill_backend_up{type=\"vxlan\",number=\"2\"} 1",
@@ -61,7 +62,7 @@ fn no_series_is_there_twice() {
     let mut twin = status.backends[0].clone();
     twin.instance += 1;
     status.backends.push(twin);
-    let text = render(&metrics(Some(&status), &[], &Process::own()));
+    let text = render(&metrics(Some(&status), &Process::own()));
     let mut seen = BTreeSet::new();
     for series in text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' ')) {
         assert!(seen.insert(series.0), "{} twice: a scraper would refuse all", series.0);
@@ -72,7 +73,7 @@ fn no_series_is_there_twice() {
 fn at_rest_is_a_phase() {
     let mut status = Status::sample();
     status.swap.as_mut().unwrap().phase = None;
-    let text = render(&metrics(Some(&status), &[], &Process::own()));
+    let text = render(&metrics(Some(&status), &Process::own()));
     assert!(text.contains("twill_swap_phase{phase=\"rest\"} 1"), "{text}");
     assert_eq!(text.matches("twill_swap_phase{").count(), SwapStatus::PHASES.len());
 }

@@ -6,7 +6,6 @@
 //! nothing happens.
 
 mod metrics;
-mod pool;
 mod process;
 mod pulse;
 mod server;

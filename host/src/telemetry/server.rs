@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,11 +23,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use super::metrics::metrics;
-use super::pool::pools;
 use super::process::Process;
 use super::pulse::{Pulse, Standing};
 use super::text;
 use crate::daemon::status::{Question, Status};
+use crate::pool::Keeper;
 
 /// Connections at a time. A kubelet and a few scrapers need one each.
 const MOST_CONNECTIONS: usize = 64;
@@ -47,11 +46,11 @@ const BUFFER: usize = 8192;
 struct Desk {
     pulse: Arc<Pulse>,
     questions: mpsc::Sender<Question>,
-    pool: PathBuf,
+    keeper: Arc<Keeper>,
 }
 
 /// Answers at `address` until the process ends, on a thread of its own; returns where, in case the port was left to the
-/// kernel. `questions` go to the daemon's loop; `pool` is host-local's folder for this node's pods.
+/// kernel. `questions` go to the daemon's loop; the keeper looks at the pod addresses.
 ///
 /// # Errors
 /// When nobody can listen there.
@@ -59,13 +58,13 @@ pub fn serve(
     address: SocketAddr,
     pulse: Arc<Pulse>,
     questions: mpsc::Sender<Question>,
-    pool: PathBuf,
+    keeper: Arc<Keeper>,
 ) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind(address)?;
     let address = listener.local_addr()?;
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let desk = Arc::new(Desk { pulse, questions, pool });
+    let desk = Arc::new(Desk { pulse, questions, keeper });
     let listener = {
         let _inside = runtime.enter();
         tokio::net::TcpListener::from_std(listener)?
@@ -137,9 +136,11 @@ impl Desk {
 
     async fn metrics(&self) -> Response<Full<Bytes>> {
         let status = self.ask().await;
-        let subnets = status.iter().flat_map(|status| &status.families).map(|family| family.subnet);
-        let pools = pools(&self.pool, subnets);
-        let text = text::render(&metrics(status.as_ref(), &pools, &Process::own()));
+        let status = match status {
+            Some(status) => Some(status.with_addresses(Arc::clone(&self.keeper)).await),
+            None => None,
+        };
+        let text = text::render(&metrics(status.as_ref(), &Process::own()));
         let mut response = Response::new(Full::new(Bytes::from(text)));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(text::CONTENT_TYPE));
         response

@@ -2,16 +2,32 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::*;
 use crate::daemon::readiness::NotReady;
+use crate::pool::{self, Places};
 
 fn server() -> (SocketAddr, Arc<Pulse>, mpsc::Receiver<Question>) {
     let (questions, loop_side) = mpsc::channel(1);
     let pulse = Arc::new(Pulse::default());
-    let address = serve("127.0.0.1:0".parse().unwrap(), Arc::clone(&pulse), questions, "/nonexistent".into()).unwrap();
+    let address = serve("127.0.0.1:0".parse().unwrap(), Arc::clone(&pulse), questions, keeper()).unwrap();
     (address, pulse, loop_side)
+}
+
+/// Of a node without any pod.
+fn keeper() -> Arc<Keeper> {
+    let nowhere = || PathBuf::from("/nonexistent");
+    let places = Places {
+        pool: nowhere(),
+        state: nowhere(),
+        results: nowhere(),
+        runtimes: Vec::new(),
+        run: nowhere(),
+        grace: pool::GRACE,
+    };
+    Arc::new(Keeper::new(places, false))
 }
 
 fn connect(address: SocketAddr) -> TcpStream {
@@ -108,5 +124,5 @@ fn garbage_and_long_heads_are_turned_away() {
 fn an_address_in_use_is_an_error() {
     let (address, pulse, _questions) = server();
     let (questions, _) = mpsc::channel(1);
-    assert_eq!(serve(address, pulse, questions, PathBuf::new()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    assert_eq!(serve(address, pulse, questions, keeper()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
 }

@@ -13,6 +13,7 @@ mod health;
 mod hostile;
 mod http;
 mod incremental;
+mod ipam;
 mod kernel_state;
 mod lab;
 mod mixed;

@@ -1,0 +1,173 @@
+//! Where containers were said to live: by the CNI plugin in its state files, by libcni in its notes.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde::Deserialize;
+use serde_json::Value;
+use twill_ipam::Owner;
+
+use super::Places;
+
+/// An address is given within this time after the plugin has noted where its container lives.
+const ADD_TAKES: Duration = Duration::from_secs(120);
+/// Clocks of file systems tick more coarsely than others.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What is known of a container's home.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Whereabouts {
+    /// Its network namespace.
+    pub(super) netns: Option<PathBuf>,
+    /// The boot in which it had it.
+    pub(super) boot: Option<String>,
+}
+
+/// The second line of a state file.
+#[derive(Debug, Deserialize)]
+struct Line {
+    netns: String,
+    boot: Option<String>,
+}
+
+/// What is noted about the ADD in which `owner` got an address at the time `since`. Notes of another ADD tell nothing: a
+/// runtime may give a container a new namespace, and another plugin leave an old note.
+pub(super) fn of(places: &Places, owner: &Owner, since: SystemTime) -> Whereabouts {
+    by_plugin(&state_file(places, owner), since).or_else(|| by_libcni(places, owner, since)).unwrap_or_default()
+}
+
+/// The plugin's own file about an attachment.
+pub(super) fn state_file(places: &Places, owner: &Owner) -> PathBuf {
+    places.state.join(format!("{}:{}", owner.container(), owner.ifname()))
+}
+
+/// The name of libcni's file about an attachment.
+pub(super) fn result_name(places: &Places, owner: &Owner) -> String {
+    format!("{}-{}-{}", places.network(), owner.container(), owner.ifname())
+}
+
+/// Removes the plugin's files about an attachment that has no address any more, if they are of the ADD that gave it one at
+/// the time `since`: flannel's double first, as the plugin does.
+pub(super) fn forget(places: &Places, owner: &Owner, since: SystemTime) -> io::Result<()> {
+    let file = state_file(places, owner);
+    if by_plugin(&file, since).is_none() {
+        return Ok(());
+    }
+    let (text, double) = (fs::read(&file)?, places.state.join(owner.container()));
+    let config = text.split(|byte| *byte == b'\n').next();
+    if fs::read(&double).is_ok_and(|double| Some(double.as_slice()) == config) {
+        fs::remove_file(double)?;
+    }
+    fs::remove_file(file)
+}
+
+fn by_plugin(file: &Path, since: SystemTime) -> Option<Whereabouts> {
+    let noted = fs::metadata(file).and_then(|file| file.modified()).ok()?;
+    if since + TICK < noted || since > noted + ADD_TAKES {
+        return None;
+    }
+    let text = fs::read_to_string(file).ok()?;
+    let Line { netns, boot } = serde_json::from_str(text.split_once('\n')?.1).ok()?;
+    Some(Whereabouts { netns: absolute(&netns), boot })
+}
+
+fn by_libcni(places: &Places, owner: &Owner, since: SystemTime) -> Option<Whereabouts> {
+    let file = places.results.join(result_name(places, owner));
+    let noted = fs::metadata(&file).and_then(|file| file.modified()).ok()?;
+    if noted + TICK < since {
+        return None;
+    }
+    let note: Value = serde_json::from_slice(&fs::read(&file).ok()?).ok()?;
+    let of_pod = |interface: &&Value| interface["name"] == owner.ifname();
+    let interfaces = note["result"]["interfaces"].as_array().into_iter().flatten().filter(of_pod);
+    // The first is in what libcni 1.1 and later write.
+    let mut said = note["netns"].as_str().into_iter().chain(interfaces.filter_map(|one| one["sandbox"].as_str()));
+    let netns = said.find_map(absolute)?;
+    Some(Whereabouts { netns: Some(netns), boot: None })
+}
+
+fn absolute(path: &str) -> Option<PathBuf> {
+    path.starts_with('/').then(|| path.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use serde_json::json;
+
+    use super::*;
+
+    struct Stage {
+        dir: tempfile::TempDir,
+        places: Places,
+        owner: Owner,
+    }
+
+    impl Stage {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let at = |name: &str| dir.path().join(name);
+            let places = Places {
+                pool: at("networks/cbr0"),
+                state: at("flannel"),
+                results: at("results"),
+                runtimes: Vec::new(),
+                run: at("run"),
+                grace: super::super::GRACE,
+            };
+            for folder in [&places.state, &places.results] {
+                fs::create_dir_all(folder).unwrap();
+            }
+            Self { dir, places, owner: Owner::new("c1", "eth0") }
+        }
+
+        fn put(&self, name: &str, text: &str, time: SystemTime) {
+            let file = self.dir.path().join(name);
+            fs::write(&file, text).unwrap();
+            File::options().write(true).open(file).unwrap().set_modified(time).unwrap();
+        }
+
+        fn netns(&self, since: SystemTime) -> Option<String> {
+            of(&self.places, &self.owner, since).netns.map(|path| path.display().to_string())
+        }
+    }
+
+    #[test]
+    fn the_plugins_second_line_counts_for_its_own_add() {
+        let stage = Stage::new();
+        let now = SystemTime::now();
+        let line = json!({ "netns": "/run/netns/x", "boot": "b" });
+        stage.put("flannel/c1:eth0", &format!("{{}}\n{line}"), now);
+        let found = of(&stage.places, &stage.owner, now + TICK);
+        assert_eq!((found.netns, found.boot), (Some("/run/netns/x".into()), Some("b".into())));
+        for (since, why) in [(now - 10 * TICK, "before it"), (now + 2 * ADD_TAKES, "by a later one")] {
+            assert_eq!(stage.netns(since), None, "the address was given {why}");
+        }
+        for text in ["{}", "{}\n", "{}\n{}", "{}\n{\"netns\":7}", "", "{}\n{\"netns\":\"relative\"}"] {
+            stage.put("flannel/c1:eth0", text, now);
+            assert_eq!(stage.netns(now), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn libcnis_note_counts_for_its_own_add() {
+        let stage = Stage::new();
+        let now = SystemTime::now();
+        let interfaces = json!([{ "name": "cni0" }, { "name": "veth1", "sandbox": "" },
+            { "name": "net1", "sandbox": "/run/netns/y" }, { "name": "eth0", "sandbox": "/run/netns/x" }]);
+        let mut note = json!({ "kind": "cniCacheV1", "result": { "interfaces": interfaces } });
+        stage.put("results/cbr0-c1-eth0", &note.to_string(), now);
+        assert_eq!(stage.netns(now), Some("/run/netns/x".into()));
+        assert_eq!(stage.netns(now + 10 * TICK), None, "an address that was given after it");
+        note["netns"] = "/run/netns/z".into();
+        stage.put("results/cbr0-c1-eth0", &note.to_string(), now);
+        assert_eq!(stage.netns(now), Some("/run/netns/z".into()));
+        for text in ["", "[]", "{\"result\":7}"] {
+            stage.put("results/cbr0-c1-eth0", text, now);
+            assert_eq!(stage.netns(now), None, "{text}");
+        }
+    }
+}

@@ -18,10 +18,12 @@ pub fn add(request: &Request, conf: &NetConf, attachment: &Attachment, version: 
     let plugin = Plugin::of(config.clone(), conf, request)?;
     let store = Store::new(&conf.data_dir);
     let earlier = store.bytes(attachment);
-    store.save(attachment, &config, &request.netns)?;
+    // A power cut ends the container as well. What is done here can be undone without the file, by a program it cannot.
+    let flush = matches!(plugin, Plugin::Program(..));
+    store.save(attachment, &config, &request.netns, flush)?;
     plugin.add(request, attachment, version).inspect_err(|_| match earlier {
         Some(earlier) => {
-            if let Err(error) = store.save_bytes(attachment, &earlier) {
+            if let Err(error) = store.save_bytes(attachment, &earlier, flush) {
                 note(format_args!("after a failed ADD of {attachment}, which has been added before: {error}"));
             }
         }
@@ -97,7 +99,14 @@ pub fn gc(request: &Request, conf: &NetConf) -> Result<(), Error> {
             }
         }
     }
-    let rest = of_lost_state(request, conf).and_then(|plugin| plugin.gc(conf.valid_attachments.as_deref()));
+    let rest = of_lost_state(request, conf).and_then(|plugin| {
+        plugin.gc(conf.valid_attachments.as_deref())?;
+        match (&plugin, &conf.valid_attachments) {
+            // Whatever interface they were for, its address is free now.
+            (Plugin::Own(_), Some(valid)) => Store::new(&conf.data_dir).forget_flannels(&conf.name, valid),
+            _ => Ok(()),
+        }
+    });
     failures.extend(rest.err().map(|error| error.to_string()));
     if failures.is_empty() { Ok(()) } else { Err(Error::Gc { failures }) }
 }

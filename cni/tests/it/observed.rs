@@ -131,7 +131,7 @@ fn interfaces_of_one_container_do_not_share_state() {
     for ifname in ["eth0", "net1"] {
         stage.call("ADD", "c", ifname).run().result();
     }
-    assert_eq!(stage.state(), ["c", "c:eth0", "c:net1"]);
+    assert_eq!(stage.state(), [".c.several", "c", "c:eth0", "c:net1"]);
     for _ in 0..2 {
         stage.call("DEL", "c", "net1").run().done();
         assert_eq!(stage.state(), ["c", "c:eth0"]);
@@ -346,6 +346,7 @@ fn gc_detaches_what_is_not_valid_in_its_own_network_only() {
     for name in ["a:eth0", "a:net1", "b:eth0", "a", "b", "flannels"] {
         stage.put_state(name, &state("n"));
     }
+    stage.put_state(".a.several", "");
     stage.put_state("x:eth0", &state("other"));
     stage.put_state("y:eth0", "damaged");
     let mut conf = stage.conf("1.1.0");

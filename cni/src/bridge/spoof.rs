@@ -27,16 +27,21 @@ pub fn add(attachment: &Attachment, from: &str, mac: [u8; 6]) -> Result<(), Erro
     let doing = |source| Error { doing: "add", source };
     let Names { chain, mac_chain, comment } = Names::of(attachment);
     let comment = Some(&*comment);
-    let mut socket = Socket::open().map_err(doing)?;
+    let socket = Socket::open().map_err(doing)?;
     socket
         .change(|socket| {
             let mut transaction = Transaction::default();
             delete_jumps(&chain, socket, &mut transaction)?;
             transaction.table(TABLE, None);
-            transaction.chain(TABLE, PREROUTING, Some(HOOK), None);
+            if !socket.has_chain(TABLE, PREROUTING)? {
+                transaction.chain(TABLE, PREROUTING, Some(HOOK), None);
+            }
             for chain in [&chain, &mac_chain] {
-                transaction.chain(TABLE, chain, None, None);
-                transaction.flush(TABLE, chain);
+                if socket.has_chain(TABLE, chain)? {
+                    transaction.flush(TABLE, chain);
+                } else {
+                    transaction.chain(TABLE, chain, None, None);
+                }
             }
             transaction.rule(TABLE, PREROUTING, &[Step::In(from), Step::End(Verdict::Jump(&chain))], comment);
             transaction.rule(TABLE, &chain, &[Step::End(Verdict::Jump(&mac_chain))], comment);
@@ -49,7 +54,7 @@ pub fn add(attachment: &Attachment, from: &str, mac: [u8; 6]) -> Result<(), Erro
 
 /// Removes the attachment's rules. Nothing to remove is success.
 pub fn remove(attachment: &Attachment) -> Result<(), Error> {
-    let mut socket = match Socket::open() {
+    let socket = match Socket::open() {
         Ok(socket) => socket,
         // A kernel without nf_tables has none of its rules.
         Err(error) => {

@@ -3,7 +3,7 @@
 use serde_json::json;
 use twill_lab::cni::{Host, Implementation, Network, Snapshot, Stage};
 
-use super::common::{bridges_know_vlans, stage};
+use super::common::stage;
 
 const OURS: [Implementation; 2] = [Implementation::Ours, Implementation::Executing];
 
@@ -102,13 +102,6 @@ fn a_bridge_without_an_address() {
     for implementation in OURS {
         let (_, found, _) = attached(&stage, implementation, &network);
         wanted.assert_same(&found.amended(no_macs), &format!("the reference and {implementation:?}"));
-    }
-}
-
-#[test]
-fn vlans() {
-    if bridges_know_vlans("same::vlans") {
-        same("VLAN", &Network::ipv4().with_delegate(json!({ "vlan": 100 })));
     }
 }
 

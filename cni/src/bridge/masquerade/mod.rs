@@ -92,7 +92,7 @@ impl Masquerade<'_> {
 
     fn add_with_nftables(&self, addresses: &[IpNet]) -> Result<(), Error> {
         let doing = |source| Error::Nftables { doing: ADDING, source };
-        let mut socket = Socket::open().map_err(doing)?;
+        let socket = Socket::open().map_err(doing)?;
         socket.change(|socket| table::addition(self, addresses, socket)).map_err(doing)
     }
 
@@ -124,7 +124,7 @@ pub fn prune(network: &str, valid: &[Attachment]) -> Result<(), Error> {
 
 /// A kernel without nf_tables has none of its rules.
 fn with_kernel(plan: impl FnMut(&mut Socket) -> io::Result<Transaction>) -> Result<(), Error> {
-    let mut socket = match Socket::open() {
+    let socket = match Socket::open() {
         Ok(socket) => socket,
         Err(error) => {
             note(format_args!("nftables cannot be asked for masquerade rules, so none are removed: {error}"));

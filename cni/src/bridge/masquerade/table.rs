@@ -32,8 +32,7 @@ fn comment(network: &str, attachment: &Attachment) -> String {
     format!("{prefix} net: {network}, if: {}, id: {container}", ifname.replace('"', ""))
 }
 
-/// Adds an attachment's rules, and the table around them. The chain that packets enter by is written anew each time, so
-/// that it is right whoever has made it.
+/// Adds an attachment's rules, and the table around them as far as it is missing.
 pub(super) fn addition(
     Masquerade { network, attachment }: &Masquerade<'_>,
     addresses: &[IpNet],
@@ -41,14 +40,10 @@ pub(super) fn addition(
 ) -> io::Result<Transaction> {
     let mut transaction = Transaction::default();
     transaction.table(TABLE, Some(TABLE_COMMENT));
-    transaction.chain(TABLE, CHECKS, None, Some(CHECKS_COMMENT));
-    transaction.chain(TABLE, POSTROUTING, Some(HOOK), None);
-    transaction.flush(TABLE, POSTROUTING);
-    for family in IpFamily::ALL {
-        let to = Step::To { net: family.multicast(), inside: true };
-        transaction.rule(TABLE, POSTROUTING, &[Step::Is(family), to, Step::End(Verdict::Return)], None);
+    if !socket.has_chain(TABLE, CHECKS)? {
+        transaction.chain(TABLE, CHECKS, None, Some(CHECKS_COMMENT));
     }
-    transaction.rule(TABLE, POSTROUTING, &[Step::End(Verdict::Goto(CHECKS))], None);
+    entrance(socket, &mut transaction)?;
     let prefix = prefix(network, attachment);
     delete(&mut transaction, socket, |comment| comment.starts_with(&prefix))?;
     let comment = comment(network, attachment);
@@ -59,6 +54,23 @@ pub(super) fn addition(
         transaction.rule(TABLE, CHECKS, &steps, Some(&comment));
     }
     Ok(transaction)
+}
+
+/// The chain by which packets enter. It is written anew unless it looks as if we had written it.
+fn entrance(socket: &mut Socket, transaction: &mut Transaction) -> io::Result<()> {
+    let targets: Vec<Option<String>> =
+        socket.rules(TABLE, Some(POSTROUTING))?.into_iter().map(|rule| rule.target).collect();
+    if targets == [None, None, Some(CHECKS.to_owned())] {
+        return Ok(());
+    }
+    transaction.chain(TABLE, POSTROUTING, Some(HOOK), None);
+    transaction.flush(TABLE, POSTROUTING);
+    for family in IpFamily::ALL {
+        let to = Step::To { net: family.multicast(), inside: true };
+        transaction.rule(TABLE, POSTROUTING, &[Step::Is(family), to, Step::End(Verdict::Return)], None);
+    }
+    transaction.rule(TABLE, POSTROUTING, &[Step::End(Verdict::Goto(CHECKS))], None);
+    Ok(())
 }
 
 /// Removes an attachment's rules. The table stays: others may be about to use it.

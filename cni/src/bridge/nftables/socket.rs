@@ -1,6 +1,7 @@
 //! A blocking netlink socket to netfilter. The kernel answers inside the send.
 
 use std::io;
+use std::thread;
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket as Netlink, SocketAddr};
@@ -83,10 +84,20 @@ impl Socket {
     }
 
     /// Makes the changes that `plan` finds to be needed. It is asked again if something that it has seen went meanwhile.
+    ///
+    /// The kernel has whoever closes the socket wait until what was deleted is freed, some ten milliseconds. Nobody needs to
+    /// wait for that here, so another thread does.
     pub(in crate::bridge) fn change(
-        &mut self,
-        mut plan: impl FnMut(&mut Socket) -> io::Result<Transaction>,
+        mut self,
+        plan: impl FnMut(&mut Socket) -> io::Result<Transaction>,
     ) -> io::Result<()> {
+        let outcome = self.try_change(plan);
+        // Without a thread it is closed here.
+        let _ = thread::Builder::new().spawn(move || drop(self));
+        outcome
+    }
+
+    fn try_change(&mut self, mut plan: impl FnMut(&mut Socket) -> io::Result<Transaction>) -> io::Result<()> {
         let mut outcome = Ok(());
         for _ in 0..ATTEMPTS {
             let transaction = plan(self)?;

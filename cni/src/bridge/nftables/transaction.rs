@@ -46,7 +46,7 @@ impl Transaction {
         self.push(NEW_TABLE, NLM_F_CREATE, table, attributes);
     }
 
-    /// Makes a chain if there is none of its name.
+    /// Makes a chain. One of its name that is there stays as it is, but the kernel takes its time over that.
     pub(in crate::bridge) fn chain(&mut self, table: Table<'_>, name: &str, hook: Option<Hook>, comment: Option<&str>) {
         let mut attributes = of_table(table).text(CHAIN_NAME, name);
         if let Some(Hook { kind, number, priority }) = hook {

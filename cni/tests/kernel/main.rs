@@ -1,6 +1,5 @@
 //! What the plugin leaves in the kernel, each test in a network namespace of its own.
 
-mod announce;
 mod masquerade;
 mod namespace;
 mod spoof;

@@ -129,6 +129,8 @@ impl Node {
             ("--backends-dir", self.backends.clone()),
             ("--state-dir", self.path("state")),
             ("--run-dir", self.path("run")),
+            ("--pool-dir", self.path("cni/networks/cbr0")),
+            ("--cni-state-dir", self.path("cni/flannel")),
         ] {
             command.arg(flag).arg(value);
         }

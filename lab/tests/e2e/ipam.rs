@@ -11,6 +11,7 @@ use twill_lab::{Lab, Node, Ping, Pod};
 
 use super::common::{allowed, eventually, spec};
 use super::http::{answers_probes, scrape};
+use super::plugin_status::said;
 
 const SOON: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -363,7 +364,11 @@ fn a_pool_that_is_full_is_told_since_when() {
     assert!(text.contains("\npool     ipv4 253 of 253 given (full since 20"), "{text}");
     let error = stage.lab.add_pod(0, "c").unwrap_err().to_string();
     assert!(error.contains("no IP addresses available in range set"), "{error}");
+    let (code, text) = said(&stage.lab, "STATUS");
+    let full = "no IP addresses available in range set: 10.244.1.1-10.244.1.254; 253 of 253 are given, in ";
+    assert!(code == 50 && text.contains(full) && text.contains("cni/networks/cbr0"), "{code} {text}");
     stage.lab.del_pod(&stage.lives).unwrap();
     eventually("there is room again", SOON, || status().contains("\npool     ipv4 252 of 253 given  ipv6"));
+    assert_eq!(said(&stage.lab, "STATUS").0, 0);
     stage.lab.add_pod(0, "c").unwrap();
 }

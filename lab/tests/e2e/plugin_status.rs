@@ -19,7 +19,7 @@ fn fresh() -> Option<Lab> {
 }
 
 /// What the plugin says: the code and the message with the details; 0 for success.
-fn said(lab: &Lab, verb: &str) -> (u64, String) {
+pub(super) fn said(lab: &Lab, verb: &str) -> (u64, String) {
     let node = lab.node(0);
     let config = json!({
         "cniVersion": "1.1.0", "name": "cbr0", "type": "flannel", "subnetFile": node.path("subnet.env"),

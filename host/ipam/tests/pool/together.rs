@@ -21,7 +21,7 @@ fn nobody_gets_what_somebody_has() {
     let held: Mutex<BTreeMap<IpAddr, String>> = Mutex::default();
     let round = |thread: usize, round: usize| {
         let container = format!("c{thread}-{round}");
-        let ours = (thread + round) % 2 == 0;
+        let ours = (thread + round).is_multiple_of(2);
         let addresses = if ours {
             let leases = bench.pool().lock().unwrap().allocate(&bench.sets, &eth0(&container), &[]).unwrap();
             leases.iter().map(|lease| lease.address.addr()).collect()
@@ -36,7 +36,7 @@ fn nobody_gets_what_somebody_has() {
         for address in &addresses {
             held.lock().unwrap().remove(address);
         }
-        if (thread + round / 2) % 2 == 0 {
+        if (thread + round / 2).is_multiple_of(2) {
             assert_eq!(bench.pool().lock().unwrap().release(&eth0(&container)).unwrap().len(), 2);
         } else {
             bench.theirs("DEL", &container, &[]).unwrap();

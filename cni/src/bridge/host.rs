@@ -95,7 +95,10 @@ impl Bridge {
             None => !got_address && self.link.mac == before,
         };
         if !kept {
-            host.order(&Link::set_mac(self.link.index, &self.link.name, self.link.mac))?;
+            // It had none if all its ports were gone, and then has the new port's.
+            let mac = if before == Mac::default() { self.link.mac } else { before };
+            host.order(&Link::set_mac(self.link.index, &self.link.name, mac))?;
+            self.link.mac = mac;
         }
         Ok(())
     }

@@ -151,17 +151,19 @@ impl Network {
     /// The addresses are given back after the interface is gone, so that nobody else gets them too early. All of it is
     /// tried; the first failure is told.
     pub fn del(&self, netns: &str, attachment: &Attachment) -> Result<(), Error> {
+        // First, so that the kernel frees these rules while it waits for the interface.
+        let unspoofed = if self.conf.mac_spoof_check { spoof::remove(attachment).map_err(Error::from) } else { Ok(()) };
+        let unmasked = if self.conf.ip_masq { self.unmask(attachment) } else { Ok(()) };
         if !remove_interface(netns, attachment)? {
             veth::remove(&self.conf, attachment)?;
         }
         let released = host_local::del(&self.config, attachment);
-        let unspoofed = if self.conf.mac_spoof_check { spoof::remove(attachment).map_err(Error::from) } else { Ok(()) };
-        let unmasked = if self.conf.ip_masq { self.unmask(attachment) } else { Ok(()) };
         released.and(unspoofed).and(unmasked)
     }
 
     fn unmask(&self, attachment: &Attachment) -> Result<(), Error> {
-        Ok(self.masquerade(attachment).remove(&[])?)
+        let is_kept = |address| host_local::is_of_sibling(&self.config, attachment, address);
+        Ok(self.masquerade(attachment).remove(is_kept)?)
     }
 
     fn masquerade<'a>(&'a self, attachment: &'a Attachment) -> Masquerade<'a> {

@@ -45,8 +45,16 @@ pub(super) fn configure(
 ) -> Result<(), Error> {
     let name = &link.name;
     sysctl::try_set(&format!("ipv4/conf/{name}/arp_notify"), "1");
+    // Without addresses of IPAM's too: there is a link-local one.
+    let settings: &[(&str, &str)] = match conf.enable_dad {
+        true => &[("enhanced_dad", "1"), ("accept_dad", "1")],
+        false => &[("accept_dad", "0")],
+    };
+    for (setting, value) in settings {
+        sysctl::try_set(&format!("ipv6/conf/{name}/{setting}"), value);
+    }
     if ips.iter().any(|ip| ip.address.addr().is_ipv6()) {
-        prepare_ipv6(conf, name)?;
+        prepare_ipv6(name)?;
     }
     let mut requests: Vec<_> = ips.iter().map(|ip| Address::add(link.index, name, ip.address)).collect();
     requests.push(Link::up(link.index, name));
@@ -76,17 +84,11 @@ pub(super) fn wait_for_addresses(inside: &mut Socket, link: &Link, ips: &[Ip]) -
     }
 }
 
-fn prepare_ipv6(conf: &Conf, name: &str) -> Result<(), Error> {
+fn prepare_ipv6(name: &str) -> Result<(), Error> {
     for interface in ["lo", name] {
         sysctl::ensure(&format!("ipv6/conf/{interface}/disable_ipv6"), "0")?;
     }
-    let settings: &[(&str, &str)] = match conf.enable_dad {
-        true => &[("enhanced_dad", "1"), ("accept_dad", "1")],
-        false => &[("accept_dad", "0")],
-    };
-    for (setting, value) in settings.iter().chain(&[("keep_addr_on_down", "1")]) {
-        sysctl::try_set(&format!("ipv6/conf/{name}/{setting}"), value);
-    }
+    sysctl::try_set(&format!("ipv6/conf/{name}/keep_addr_on_down"), "1");
     Ok(())
 }
 

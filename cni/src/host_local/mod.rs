@@ -6,6 +6,8 @@
 mod conf;
 mod resolv_conf;
 
+use std::net::IpAddr;
+
 use twill_ipam::{Owner, Pool, Reservation};
 
 pub use conf::Conf;
@@ -50,6 +52,14 @@ pub fn del(config: &Object, attachment: &Attachment) -> Result<(), Error> {
         pool.release(&owner(attachment))?;
     }
     Ok(())
+}
+
+/// Whether another interface of the attachment's container has an address. What cannot be read says nothing.
+pub fn is_of_sibling(config: &Object, attachment: &Attachment, address: IpAddr) -> bool {
+    let reservation = pool(config).ok().and_then(|pool| pool.reservation(address).ok()?);
+    reservation.and_then(|reservation| reservation.owner).is_some_and(|owner| {
+        owner.container() == attachment.container() && !["", attachment.ifname()].contains(&owner.ifname())
+    })
 }
 
 /// Takes back all addresses of attachments that are not in `valid`. What names nobody stays.

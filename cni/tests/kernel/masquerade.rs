@@ -99,7 +99,7 @@ nft --debug=netlink list ruleset 2>&1; nft flush ruleset"#
 fn what_was_added_goes_without_its_addresses_and_nothing_else() {
     isolated("masquerade removal", PROGRAMS, || {
         let pod = pod("c1", "eth0");
-        masquerade(&pod).remove(&[]).unwrap();
+        masquerade(&pod).remove(|_| false).unwrap();
         assert_eq!(sh("nft list ruleset"), "");
         for backend in [Backend::Iptables, Backend::Nftables] {
             sh(FOREIGN);
@@ -107,7 +107,7 @@ fn what_was_added_goes_without_its_addresses_and_nothing_else() {
             masquerade(&pod).add(backend, &nets(&["10.7.0.2/24", "10.8.0.2/24", "fd07::2/64"])).unwrap();
             assert_ne!(sh("nft list ruleset"), before);
             for _ in 0..2 {
-                masquerade(&pod).remove(&[]).unwrap();
+                masquerade(&pod).remove(|_| false).unwrap();
                 assert_eq!(iptables().matches("c2d892b58e87e28a12fe6479").count(), 0);
                 assert!(!sh("nft list table inet cni_plugins_masquerade").contains("net1"));
                 assert_eq!(sh("nft list ruleset").matches("10.9.0.9").count(), 2);
@@ -130,19 +130,19 @@ fn another_interface_of_the_container_keeps_its_rules() {
         let (expected, _) = alone(Backend::Iptables);
         masquerade(&first).add(Backend::Iptables, &nets(&["10.7.0.2/24"])).unwrap();
         assert_eq!(iptables().matches("-j MASQUERADE").count(), 1);
-        let kept: Vec<IpAddr> = vec!["10.8.0.2".parse().unwrap()];
-        masquerade(&first).remove(&kept).unwrap();
+        let kept: IpAddr = "10.8.0.2".parse().unwrap();
+        masquerade(&first).remove(|address| address == kept).unwrap();
         // The chain keeps what the first needed: nobody can tell what else needs it.
         let left: String =
             iptables().lines().filter(|line| !line.contains("10.7.0.0/24")).map(|l| format!("{l}\n")).collect();
         assert_eq!(left, expected);
-        masquerade(&second).remove(&[]).unwrap();
+        masquerade(&second).remove(|_| false).unwrap();
         assert_eq!(iptables(), "");
 
         sh("nft flush ruleset");
         let (_, expected) = alone(Backend::Nftables);
         masquerade(&first).add(Backend::Nftables, &nets(&["10.7.0.2/24"])).unwrap();
-        masquerade(&first).remove(&[]).unwrap();
+        masquerade(&first).remove(|_| false).unwrap();
         assert_eq!(sh("nft -s list ruleset"), expected);
     });
 }
@@ -183,7 +183,7 @@ fn eight_at_once_do_not_harm_each_other() {
                     let addresses = nets(&[&format!("10.7.0.{}/24", number + 2), &format!("fd07::{}/64", number + 2)]);
                     masquerade(&pod).add(backend, &addresses).unwrap();
                     if number % 2 == 0 || round < 3 {
-                        masquerade(&pod).remove(&[]).unwrap();
+                        masquerade(&pod).remove(|_| false).unwrap();
                     }
                 }
             });
@@ -225,7 +225,7 @@ fn the_world_sees_the_nodes_address_and_the_subnet_the_pods() {
                 masquerade(&pod).add(backend, &nets(&[&format!("{address}/{prefix}")])).unwrap();
                 assert!(answers(world), "{world} with {backend:?}");
                 assert!(answers(neighbour), "{neighbour} with {backend:?}");
-                masquerade(&pod).remove(&[]).unwrap();
+                masquerade(&pod).remove(|_| false).unwrap();
             }
         }
     });

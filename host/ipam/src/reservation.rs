@@ -52,6 +52,15 @@ impl Pool {
         reservations.sort_by_key(|reservation| reservation.address);
         Ok(reservations)
     }
+
+    /// Who has one address, without the lock; none if nobody has it.
+    pub fn reservation(&self, address: IpAddr) -> Result<Option<Reservation>, Error> {
+        let Some(dir) = self.open()? else { return Ok(None) };
+        match read(&dir, address).map_err(|source| self.io("read an address file in", source))? {
+            Found::Reservation(reservation) | Found::Empty(reservation) => Ok(Some(reservation)),
+            Found::Nothing => Ok(None),
+        }
+    }
 }
 
 /// The addresses that have a file.

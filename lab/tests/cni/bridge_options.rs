@@ -198,7 +198,7 @@ fn what_cannot_be_done_is_refused_in_the_same_words() {
         ),
         (Case::new(json!({})).called(|call| call.args("IgnoreUnknown=1;MAC=nonsense")), "nonsense"),
         (Case::new(json!({})).called(|call| call.runtime_config(json!({ "mac": "02:00" }))), "02:00"),
-        (Case::new(json!({})).called(|call| call.args("IP=10.244.3.7")), "IP"),
+        (Case::new(json!({})).called(|call| call.args("K8S_POD_NAME=p")), "K8S_POD_NAME"),
     ]
     .into_iter()
     .enumerate()

@@ -2,4 +2,6 @@
 
 mod bridge_options;
 mod common;
+mod defects;
+mod newer_options;
 mod same;

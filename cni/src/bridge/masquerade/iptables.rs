@@ -114,7 +114,7 @@ pub(super) fn add(masquerade: &Masquerade<'_>, addresses: &[IpNet]) -> Result<()
 /// What removes an attachment's rules from the iptables in front of nf_tables.
 pub(super) fn removal(
     masquerade: &Masquerade<'_>,
-    kept: &[IpAddr],
+    is_kept: &dyn Fn(IpAddr) -> bool,
     socket: &mut Socket,
     transaction: &mut Transaction,
 ) -> io::Result<()> {
@@ -122,7 +122,7 @@ pub(super) fn removal(
     for table in TABLES {
         if socket.has_chain(table, &chain)? {
             let rules = socket.rules(table, Some(POSTROUTING))?;
-            delete(&Leftovers::of_chain(&chain, kept, &rules), table, transaction);
+            delete(&Leftovers::of_chain(&chain, is_kept, &rules), table, transaction);
         }
     }
     Ok(())
@@ -153,12 +153,12 @@ fn delete(leftovers: &Leftovers, table: Table<'_>, transaction: &mut Transaction
 }
 
 /// Removes an attachment's rules from the iptables with tables of its own.
-pub(super) fn remove_legacy(masquerade: &Masquerade<'_>, kept: &[IpAddr]) -> Result<(), Error> {
+pub(super) fn remove_legacy(masquerade: &Masquerade<'_>, is_kept: &dyn Fn(IpAddr) -> bool) -> Result<(), Error> {
     let chain = chain_name(masquerade.network, masquerade.attachment.container());
     let declaration = format!(":{chain} ");
     from_legacy(|listing, rules| {
         let there = listing.lines().any(|line| line.starts_with(&declaration));
-        if there { Leftovers::of_chain(&chain, kept, rules) } else { Leftovers::default() }
+        if there { Leftovers::of_chain(&chain, is_kept, rules) } else { Leftovers::default() }
     })
 }
 

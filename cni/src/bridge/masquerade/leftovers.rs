@@ -15,12 +15,11 @@ pub(super) struct Leftovers {
 }
 
 impl Leftovers {
-    /// What goes with a chain that is there: all of it, if no kept address needs it.
-    pub(super) fn of_chain(chain: &str, kept: &[IpAddr], rules: &[Rule]) -> Leftovers {
+    /// What goes with a chain that is there: all of it, if no address needs it that is kept.
+    pub(super) fn of_chain(chain: &str, is_kept: &dyn Fn(IpAddr) -> bool, rules: &[Rule]) -> Leftovers {
         let mut leftovers = Leftovers::default();
         let to_chain = rules.iter().filter(|rule| rule.chain == POSTROUTING && rule.target.as_deref() == Some(chain));
-        let (stay, go): (Vec<&Rule>, Vec<&Rule>) =
-            to_chain.partition(|rule| rule.source.is_some_and(|source| kept.contains(&source)));
+        let (stay, go): (Vec<&Rule>, Vec<&Rule>) = to_chain.partition(|rule| rule.source.is_some_and(is_kept));
         leftovers.jumps = go.iter().map(|rule| rule.handle).collect();
         if stay.is_empty() {
             leftovers.chains.insert(chain.to_owned());
@@ -78,11 +77,11 @@ mod tests {
             rule(3, POSTROUTING, "CNI-b", "10.7.0.2", ""),
             rule(4, "CNI-a", "ACCEPT", "", ""),
         ];
-        let kept = ["10.7.0.3".parse().unwrap()];
+        let is_kept = |address: IpAddr| address.to_string() == "10.7.0.3";
         let one = Leftovers { jumps: vec![1], chains: BTreeSet::new() };
-        assert_eq!(Leftovers::of_chain("CNI-a", &kept, &rules), one);
+        assert_eq!(Leftovers::of_chain("CNI-a", &is_kept, &rules), one);
         let all = Leftovers { jumps: vec![1, 2], chains: ["CNI-a".to_owned()].into() };
-        assert_eq!(Leftovers::of_chain("CNI-a", &[], &rules), all);
+        assert_eq!(Leftovers::of_chain("CNI-a", &|_| false, &rules), all);
     }
 
     #[test]

@@ -98,16 +98,16 @@ impl Masquerade<'_> {
 
     /// Removes the rules of either kind. Nothing to remove is success.
     ///
-    /// iptables has one chain for a container, not for an interface. `kept` are the addresses of the container's other
-    /// interfaces on this network; their rules stay.
-    pub fn remove(&self, kept: &[IpAddr]) -> Result<(), Error> {
+    /// iptables has one chain for a container, not for an interface. Rules stay for those addresses of which `is_kept` says
+    /// that another interface of the container has them.
+    pub fn remove(&self, is_kept: impl Fn(IpAddr) -> bool) -> Result<(), Error> {
         with_kernel(|socket| {
             let mut transaction = Transaction::default();
-            iptables::removal(self, kept, socket, &mut transaction)?;
+            iptables::removal(self, &is_kept, socket, &mut transaction)?;
             table::removal(self, socket, &mut transaction)?;
             Ok(transaction)
         })?;
-        iptables::remove_legacy(self, kept)
+        iptables::remove_legacy(self, &is_kept)
     }
 }
 

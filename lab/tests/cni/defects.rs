@@ -1,0 +1,168 @@
+//! What goes wrong with the reference plugins does not go wrong here. Where it is cheap, the same is asked of them too, which
+//! shows that the test can fail.
+
+use serde_json::{Value, json};
+use twill_lab::cni::{Container, Host, Implementation, Network, Stage};
+
+use super::common::stage;
+
+const OURS: Implementation = Implementation::Ours;
+const REFERENCE: Implementation = Implementation::Reference;
+
+fn add(host: &Host, by: Implementation, container: &Container) -> Value {
+    host.call(by, "ADD", container).run().unwrap().result().unwrap()
+}
+
+fn del(host: &Host, by: Implementation, container: &Container) {
+    host.call(by, "DEL", container).run().unwrap().done().unwrap();
+}
+
+/// An ADD that fails after the interface is there: the address is not in the range.
+fn fail_to_add(host: &Host, by: Implementation, container: &Container) -> (u64, String) {
+    host.call(by, "ADD", container).args("IgnoreUnknown=1;IP=192.0.2.1").run().unwrap().error().unwrap()
+}
+
+fn pings(host: &Host, from: Option<&Container>, address: &str) -> bool {
+    let ns = from.map_or(&host.ns, |container| &container.ns);
+    ns.exec(&["ping", "-c", "1", "-W", "2", address]).unwrap().ok
+}
+
+/// 3 is: set by somebody, for good.
+fn kind_of_bridge_mac(host: &Host) -> String {
+    let script = ["ip", "netns", "exec", host.ns.name(), "cat", "/sys/class/net/cni0/addr_assign_type"];
+    host.ns.run(&script).unwrap().trim().into()
+}
+
+/// A pod gets the address that another had a moment ago. Do the host and a pod that knew the other reach it at once?
+fn reuses_an_address(stage: &Stage, by: Implementation, family: usize) -> [bool; 2] {
+    let host = stage.host(&format!("reuse{by:?}{family}"), Network::dual()).unwrap();
+    let (first, second, neighbour) =
+        (host.container("c1").unwrap(), host.container("c2").unwrap(), host.container("n").unwrap());
+    add(&host, by, &neighbour);
+    let result = add(&host, by, &first);
+    let address = |at: usize| result["ips"][at]["address"].as_str().unwrap().split('/').next().unwrap().to_owned();
+    let [v4, v6] = [0, 1].map(address);
+    let shown = [&v4, &v6][family];
+    // Duplicate address detection in the neighbour has to be over before it can ask anybody.
+    while !pings(&host, Some(&neighbour), shown) {}
+    assert!(pings(&host, None, shown));
+    del(&host, by, &first);
+    let again = host.call(by, "ADD", &second).runtime_config(json!({ "ips": [v4, v6] }));
+    let again = again.run().unwrap().result().unwrap();
+    assert_eq!(again["ips"], result["ips"]);
+    [pings(&host, None, shown), pings(&host, Some(&neighbour), shown)]
+}
+
+#[test]
+fn an_address_given_again_is_reached_at_once() {
+    let Some(stage) = stage() else { return };
+    for family in [0, 1] {
+        assert_eq!(reuses_an_address(&stage, OURS, family), [true, true], "family {family}");
+    }
+    // Nobody hears the kernel's announcement there. For IPv4 nobody else tells the neighbours either.
+    assert_eq!(reuses_an_address(&stage, REFERENCE, 0), [false, false]);
+}
+
+#[test]
+fn the_bridge_keeps_its_mac_also_if_its_first_add_failed() {
+    let Some(stage) = stage() else { return };
+    for by in [REFERENCE, OURS] {
+        let host = stage.host(&format!("{by:?}"), Network::ipv4()).unwrap();
+        let [bad, first, second] = ["bad", "first", "second"].map(|id| host.container(id).unwrap());
+        fail_to_add(&host, by, &bad);
+        del(&host, by, &bad);
+        if by == REFERENCE {
+            let (_, message) = host.call(by, "ADD", &first).run().unwrap().error().unwrap();
+            assert!(message.contains("could not set bridge's mac"), "{message}");
+            add(&host, by, &second);
+            assert_eq!(kind_of_bridge_mac(&host), "1");
+        } else {
+            add(&host, by, &first);
+            assert_eq!(kind_of_bridge_mac(&host), "3");
+        }
+    }
+}
+
+#[test]
+fn a_bridge_that_was_there_keeps_its_mac_too() {
+    let Some(stage) = stage() else { return };
+    for by in [REFERENCE, OURS] {
+        let host = stage.host(&format!("{by:?}"), Network::ipv4()).unwrap();
+        host.ns.run(&["ip", "link", "add", "cni0", "type", "bridge"]).unwrap();
+        let mac = || host.ns.ip_json(&["link", "show", "cni0"]).unwrap()[0]["address"].clone();
+        let before = mac();
+        add(&host, by, &host.container("c1").unwrap());
+        assert_eq!((mac(), &*kind_of_bridge_mac(&host)), (before, "3"), "{by:?}");
+    }
+}
+
+#[test]
+fn there_is_one_default_route() {
+    let Some(stage) = stage() else { return };
+    let mut network = Network::dual();
+    network.ipam = json!({ "routes": [{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }] });
+    let reference = stage.host("reference", network.clone()).unwrap();
+    let container = reference.container("c1").unwrap();
+    let (_, message) = reference.call(REFERENCE, "ADD", &container).run().unwrap().error().unwrap();
+    assert!(message.contains("file exists"), "{message}");
+    let host = stage.host("ours", network).unwrap();
+    let container = host.container("c1").unwrap();
+    add(&host, OURS, &container);
+    for (family, gateway) in [("-4", "10.244.3.1"), ("-6", "fd00:10:244:3::1")] {
+        let routes = container.ns.ip_json(&[family, "route", "show", "default"]).unwrap();
+        let via: Vec<&Value> = routes.as_array().unwrap().iter().map(|route| &route["gateway"]).collect();
+        assert_eq!(via, [gateway]);
+    }
+}
+
+#[test]
+fn a_failed_add_leaves_no_interface() {
+    let Some(stage) = stage() else { return };
+    for by in [REFERENCE, OURS] {
+        let host = stage.host(&format!("{by:?}"), Network::ipv4()).unwrap();
+        let container = host.container("c1").unwrap();
+        fail_to_add(&host, by, &container);
+        let links = [&container.ns, &host.ns].map(|ns| ns.ip_json(&["link", "show", "type", "veth"]).unwrap());
+        let left = links.iter().flat_map(|links| links.as_array().unwrap()).count();
+        assert_eq!(left, if by == REFERENCE { 2 } else { 0 }, "{by:?}");
+    }
+}
+
+/// Rules that are left after DEL, of iptables and of nftables.
+fn rules_left(host: &Host) -> usize {
+    let rules = [&["iptables-save"][..], &["ip6tables-save"], &["nft", "list", "ruleset"]];
+    let rules = rules.map(|argv| host.ns.run(argv).unwrap()).concat();
+    rules
+        .lines()
+        .filter(|line| line.contains("MASQUERADE") || line.contains("masquerade") || line.contains("CNI-"))
+        .count()
+}
+
+#[test]
+fn masquerade_rules_go_with_the_pod_whatever_is_left_of_it() {
+    let Some(stage) = stage() else { return };
+    for by in [REFERENCE, OURS] {
+        for (number, gone) in ["nothing", "the namespace", "its path", "the interface"].into_iter().enumerate() {
+            let host = stage.host(&format!("{by:?}{number}"), Network::dual().masquerading()).unwrap();
+            let container = host.container("c1").unwrap();
+            add(&host, by, &container);
+            assert_ne!(rules_left(&host), 0);
+            let call = host.call(by, "DEL", &container);
+            let call = match gone {
+                "the namespace" => {
+                    host.forget(&container).unwrap();
+                    call
+                }
+                "its path" => call.without("CNI_NETNS"),
+                "the interface" => {
+                    container.ns.run(&["ip", "link", "del", "eth0"]).unwrap();
+                    call
+                }
+                _ => call,
+            };
+            call.run().unwrap().done().unwrap();
+            let all_gone = rules_left(&host) == 0;
+            assert_eq!(all_gone, by == OURS || gone == "nothing", "{by:?}, without {gone}");
+        }
+    }
+}

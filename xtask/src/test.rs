@@ -26,6 +26,7 @@ struct Tally {
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     // One build for programs and tests. Afterwards `cargo test` finds everything done.
     run::run(cargo().args(["build", "--release", "--workspace", "--all-targets"]))?;
+    build::plugin()?;
     let guests = build::guests()?;
 
     let mut test = with_lab_environment(cargo());

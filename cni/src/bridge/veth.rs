@@ -5,7 +5,6 @@
 //! and proven to be the right one, when the container's namespace cannot be entered any more.
 
 use rustix::io::Errno;
-use sha2::{Digest, Sha256};
 
 use super::{Conf, host};
 use crate::netlink::{Link, NewVeth, Socket};
@@ -81,12 +80,22 @@ pub(super) fn alias(conf: &Conf, attachment: &Attachment) -> String {
 }
 
 fn name(conf: &Conf, attachment: &Attachment, attempt: u8) -> String {
-    let mut hash = Sha256::new();
-    for part in [&conf.network, attachment.container(), attachment.ifname()] {
-        hash.update(part);
-        hash.update([0]);
+    let parts =
+        [conf.network.as_bytes(), attachment.container().as_bytes(), attachment.ifname().as_bytes(), &[attempt]];
+    format!("veth{:08x}", fnv1a(&parts.join(&0)))
+}
+
+/// The hash of Fowler, Noll and Vo in 32 bits. Nothing depends on its strength: the alias is the proof.
+fn fnv1a(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fnv1a;
+
+    #[test]
+    fn the_hash_is_the_published_one() {
+        assert_eq!([fnv1a(b""), fnv1a(b"a"), fnv1a(b"foobar")], [0x811c_9dc5, 0xe40c_292c, 0xbf9c_f968]);
     }
-    hash.update([attempt]);
-    let hash = hash.finalize();
-    format!("veth{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3])
 }

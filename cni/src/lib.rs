@@ -1,13 +1,15 @@
 //! The CNI plugin of Twill, as a library: everything but the process around it.
 //!
 //! It takes the place of flannel's plugin file for file. From the runtime's configuration and the daemon's
-//! `subnet.env` it completes the configuration of a *delegate* (normally `bridge` with `host-local`), runs that delegate
-//! from `CNI_PATH` and hands its answer on. It promises two things that flannel's plugin does not:
+//! `subnet.env` it completes the configuration of a *delegate*. The default, `bridge` with `host-local`, is done in this
+//! process ([`bridge`], [`host_local`]) with the same outcome; any other is a program in `CNI_PATH` ([`delegate`]). It
+//! promises two things that flannel's plugin does not:
 //!
 //! - what is needed to undo an ADD is on disk before the ADD runs and stays there until the undo has succeeded;
 //! - a DEL releases what there is even if that file, `subnet.env` or the pod's namespace is gone.
 //!
-//! The flow is [`run`]: environment → [`Request`], stdin → [`NetConf`], then one function for each verb in [`verbs`].
+//! The flow is [`run`]: environment → [`Request`], stdin → [`NetConf`], then one function for each verb in [`verbs`], which
+//! asks a [`plugin::Plugin`].
 
 pub mod attachment;
 pub mod bridge;

@@ -10,7 +10,8 @@ use twill_cni::version;
 const ABOUT: &str = concat!("Twill CNI plugin ", env!("CARGO_PKG_VERSION"));
 
 const HELP: &str = "\
-Completes a flannel CNI configuration from subnet.env and runs the delegate (bridge by default) found in CNI_PATH.
+Attaches containers to the pod network: completes a flannel CNI configuration from subnet.env and does what its delegate,
+bridge with host-local, would do. Any other delegate is run from CNI_PATH.
 Container runtimes call it: the verb is in CNI_COMMAND, the configuration on stdin. See docs/cni.md.
 
 Options:

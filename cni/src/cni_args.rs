@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use crate::Error;
+use crate::{Error, cidr};
 
 /// What is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl CniArgs {
                 "IgnoreUnknown" => ignore_unknown = boolean(value).map_err(bad)?,
                 "MAC" => args.mac = Some(value.to_owned()).filter(|mac| !mac.is_empty()),
                 "IP" if value.is_empty() => args.ip = None,
-                "IP" => args.ip = Some(address(value).ok_or_else(|| bad(format!("invalid IP address {value}")))?),
+                "IP" => args.ip = Some(cidr::address(value).ok_or_else(|| bad(format!("invalid IP address {value}")))?),
                 _ => unknown.push(format!("{pair:?}")),
             }
         }
@@ -41,15 +41,6 @@ impl CniArgs {
         }
         Err(args_error(format!("unknown args [{}]", unknown.join(" "))))
     }
-}
-
-/// An address, or an address with a prefix length that is not looked at; IPv4 however it is written.
-pub(crate) fn address(text: &str) -> Option<IpAddr> {
-    let address = match text.split_once('/') {
-        Some(_) => text.parse::<ipnet::IpNet>().ok()?.addr(),
-        None => text.parse().ok()?,
-    };
-    Some(address.to_canonical())
 }
 
 fn boolean(text: &str) -> Result<bool, String> {

@@ -13,6 +13,7 @@
 
 pub mod attachment;
 pub mod bridge;
+mod cidr;
 pub mod cni_args;
 pub mod complete;
 pub mod config;

@@ -8,10 +8,10 @@ use serde_json::Value;
 use twill_ipam::{Pool, Range, RangeSet, check_overlaps};
 
 use super::resolv_conf;
-use crate::cni_args::{self, CniArgs};
+use crate::cni_args::CniArgs;
 use crate::config::{self, Object};
 use crate::result::Route;
-use crate::{Error, Version};
+use crate::{Error, Version, cidr};
 
 const DEFAULT_DATA_DIR: &str = "/var/lib/cni/networks";
 
@@ -40,7 +40,7 @@ impl Conf {
         let mut requested: Vec<IpAddr> = args.ip.into_iter().collect();
         for asking in [cni, runtime_config].into_iter().flatten() {
             for text in list(asking, "ips")? {
-                let address = text.as_str().and_then(cni_args::address);
+                let address = text.as_str().and_then(cidr::address);
                 requested.push(address.ok_or_else(|| problem(format!("invalid IP address {}", bare(text))))?);
             }
         }
@@ -91,58 +91,76 @@ pub(super) fn pool(config: &Object) -> Result<Pool, Error> {
     Ok(Pool::new(Path::new(data_dir), &network))
 }
 
-fn sets(ipam: &Object, runtime_config: Option<&Object>) -> Result<Vec<RangeSet>, Error> {
-    let mut given: Vec<Vec<&Object>> = Vec::new();
-    let nothing = Object::new();
-    let asked = runtime_config.map(|runtime_config| list(runtime_config, "ipRanges")).transpose()?;
-    let asked = asked.unwrap_or_default();
-    for set in asked {
-        given.push(ranges_of(set, &nothing)?);
+/// A range as it is written, before its rules are looked at. A subnet may be missing where nothing is said.
+#[derive(Debug, Default)]
+struct Given {
+    subnet: Option<IpNet>,
+    start: Option<IpAddr>,
+    end: Option<IpAddr>,
+    gateway: Option<IpAddr>,
+}
+
+impl Given {
+    fn read(object: &Object) -> Result<Given, Error> {
+        let address = |key: &str| match object.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(none)) if none.is_empty() => Ok(None),
+            Some(found) => {
+                let address = found.as_str().and_then(|text| text.parse().ok());
+                address.map(Some).ok_or_else(|| problem(format!("invalid IP address: {}", bare(found))))
+            }
+        };
+        let (gateway, end, start) = (address("gateway")?, address("rangeEnd")?, address("rangeStart")?);
+        let subnet = match object.get("subnet") {
+            None | Some(Value::Null) => None,
+            Some(found) => {
+                let subnet = found.as_str().and_then(cidr::network);
+                Some(subnet.ok_or_else(|| problem(format!("invalid CIDR address: {}", bare(found))))?)
+            }
+        };
+        Ok(Given { subnet, start, end, gateway })
     }
-    if ipam.get("subnet").is_some_and(|subnet| !subnet.is_null()) {
-        given.push(vec![ipam]);
+
+    fn read_set(set: &Value) -> Result<Vec<Given>, Error> {
+        let bad = || problem(format!("a range set must be a list of objects with a subnet, it is {set}"));
+        let ranges = match set {
+            Value::Null => return Ok(Vec::new()),
+            Value::Array(ranges) => ranges,
+            _ => return Err(bad()),
+        };
+        let range = |range: &Value| match range {
+            Value::Null => Ok(Given::default()),
+            Value::Object(range) => Given::read(range),
+            _ => Err(bad()),
+        };
+        ranges.iter().map(range).collect()
+    }
+
+    fn range(&self) -> Result<Range, String> {
+        let subnet = self.subnet.ok_or("a range without a subnet")?;
+        Range::new(subnet, self.start, self.end, self.gateway).map_err(|error| error.to_string())
+    }
+}
+
+fn sets(ipam: &Object, runtime_config: Option<&Object>) -> Result<Vec<RangeSet>, Error> {
+    let asked = runtime_config.map(|runtime_config| list(runtime_config, "ipRanges")).transpose()?.unwrap_or_default();
+    let mut given = asked.iter().map(Given::read_set).collect::<Result<Vec<_>, Error>>()?;
+    let old_form = Given::read(ipam)?;
+    if old_form.subnet.is_some() {
+        given.push(vec![old_form]);
     }
     for set in list(ipam, "ranges")? {
-        given.push(ranges_of(set, &nothing)?);
+        given.push(Given::read_set(set)?);
     }
     if given.is_empty() {
         return Err(problem("no IP ranges specified"));
     }
-    let checked = given.into_iter().enumerate().map(|(number, ranges)| {
-        let invalid = |error: String| problem(format!("invalid range set {number}: {error}"));
-        let ranges = ranges.into_iter().map(|given| range(given, &invalid)).collect::<Result<Vec<Range>, Error>>()?;
-        RangeSet::new(ranges).map_err(|error| invalid(error.to_string()))
+    let checked = given.iter().enumerate().map(|(number, ranges)| {
+        let ranges = ranges.iter().map(Given::range).collect::<Result<Vec<Range>, String>>();
+        let set = ranges.and_then(|ranges| RangeSet::new(ranges).map_err(|error| error.to_string()));
+        set.map_err(|error| problem(format!("invalid range set {number}: {error}")))
     });
     checked.collect()
-}
-
-fn ranges_of<'a>(set: &'a Value, nothing: &'a Object) -> Result<Vec<&'a Object>, Error> {
-    let bad = || problem(format!("a range set must be a list of objects with a subnet, it is {set}"));
-    let ranges = match set {
-        Value::Null => return Ok(Vec::new()),
-        Value::Array(ranges) => ranges,
-        _ => return Err(bad()),
-    };
-    let range = |range: &'a Value| if range.is_null() { Some(nothing) } else { range.as_object() };
-    ranges.iter().map(range).collect::<Option<_>>().ok_or_else(bad)
-}
-
-fn range(given: &Object, invalid: &dyn Fn(String) -> Error) -> Result<Range, Error> {
-    let subnet = match given.get("subnet") {
-        None | Some(Value::Null) => return Err(invalid("a range without a subnet".to_owned())),
-        Some(subnet) => subnet.as_str().and_then(|subnet| subnet.parse::<IpNet>().ok()),
-    };
-    let subnet = subnet.ok_or_else(|| problem(format!("invalid CIDR address: {}", bare(&given["subnet"]))))?;
-    let address = |key: &str| match given.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(none)) if none.is_empty() => Ok(None),
-        Some(found) => {
-            let address = found.as_str().and_then(|text| text.parse().ok());
-            address.map(Some).ok_or_else(|| problem(format!("invalid IP address: {}", bare(found))))
-        }
-    };
-    let (start, end, gateway) = (address("rangeStart")?, address("rangeEnd")?, address("gateway")?);
-    Range::new(subnet, start, end, gateway).map_err(|error| invalid(error.to_string()))
 }
 
 fn check_families(sets: &[RangeSet], version: Version) -> Result<(), Error> {

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 use twill_cni::cni_args::CniArgs;
 use twill_cni::{Attachment, Error, host_local};
@@ -283,6 +285,56 @@ fn what_host_local_refuses_is_refused_with_its_code_and_words() {
     config["ipam"] = Value::Null;
     assert_eq!(ours("ADD", &config, "", "c"), theirs("ADD", &config, "", "c"));
     assert!(!pair.dir.path().join("ours").exists(), "what is refused leaves nothing");
+}
+
+/// A range made of parts that may or may not fit together.
+fn range() -> impl Strategy<Value = Value> {
+    let subnets = prop_oneof![
+        6 => (0..4_u8, 20..31_u8).prop_map(|(number, length)| format!("10.{number}.0.0/{length}")),
+        2 => (0..3_u8, 60..127_u8).prop_map(|(number, length)| format!("fd00:{number}::/{length}")),
+        1 => "10\\.0\\.[0-3]\\.[0-9]{1,3}/(8|24|30|31|32|33)",
+        1 => Just("::ffff:10.0.0.0/120".to_owned()),
+        1 => "[0-9a-f:./]{0,12}",
+    ];
+    let address = || {
+        let some = prop_oneof![
+            6 => (0..4_u8, 0..3_u8, any::<u8>()).prop_map(|(one, two, three)| format!("10.{one}.{two}.{three}")),
+            2 => (0..3_u8, any::<u16>()).prop_map(|(number, rest)| format!("fd00:{number}::{rest:x}")),
+            1 => Just("::ffff:10.0.0.9".to_owned()),
+            1 => "[0-9a-f:.]{0,10}",
+        ];
+        proptest::option::weighted(0.3, some)
+    };
+    (subnets, address(), address(), address()).prop_map(|(subnet, start, end, gateway)| {
+        let mut range = json!({ "subnet": subnet });
+        for (key, address) in [("rangeStart", start), ("rangeEnd", end), ("gateway", gateway)] {
+            if let Some(address) = address {
+                range[key] = address.into();
+            }
+        }
+        range
+    })
+}
+
+#[test]
+fn random_ranges_are_understood_or_refused_alike() {
+    if !installed("random_ranges_are_understood_or_refused_alike") {
+        return;
+    }
+    let sets = proptest::collection::vec(proptest::collection::vec(range(), 1..3), 1..4);
+    let mut runner = TestRunner::new(Config { cases: 250, failure_persistence: None, ..Config::default() });
+    let outcome = runner.run(&sets, |sets| {
+        let mut pair = Pair::new();
+        let (theirs, ours) = pair.add(&format!(r#""ranges":{}"#, json!(sets)), "", "");
+        match (&theirs, &ours) {
+            (Err(theirs), Err(ours)) => {
+                prop_assert!(ours.0 == theirs.0 && ours.1.starts_with(&theirs.1), "{theirs:?}\n{ours:?}");
+            }
+            _ => prop_assert_eq!(ours, theirs),
+        }
+        Ok(())
+    });
+    outcome.unwrap();
 }
 
 #[test]

@@ -13,8 +13,8 @@ use rustix::io::Errno;
 
 use crate::{Error, Owner, Pool};
 
-/// Longer than any container id with any interface name. What is longer is not an address file.
-const LONGEST_CONTENT: u64 = 16 << 10;
+/// More than a container's id and the name of its interface need. What fills it is not an address file.
+const LONGEST_CONTENT: usize = 4 << 10;
 
 /// An address that is given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,11 +92,13 @@ pub(crate) fn read(dir: impl AsFd, address: IpAddr) -> io::Result<Found> {
     if !about.is_file() {
         return Ok(Found::Reservation(unreadable()));
     }
-    let mut content = Vec::with_capacity(128);
-    if file.take(LONGEST_CONTENT).read_to_end(&mut content).is_err() {
-        return Ok(Found::Reservation(unreadable()));
-    }
-    let reservation = Reservation { address, owner: Owner::parse(&content), since: about.modified()? };
+    // One call, since what is read from a file is less than was asked for only at its end.
+    let mut buffer = [0; LONGEST_CONTENT];
+    let content = match (&file).read(&mut buffer) {
+        Ok(length) if length < LONGEST_CONTENT => &buffer[..length],
+        _ => return Ok(Found::Reservation(unreadable())),
+    };
+    let reservation = Reservation { address, owner: Owner::parse(content), since: about.modified()? };
     Ok(if content.is_empty() { Found::Empty(reservation) } else { Found::Reservation(reservation) })
 }
 

@@ -88,6 +88,45 @@ fn killed(act: &str, bench: &Bench, call: &str, number: usize) -> bool {
     killed
 }
 
+/// How many calls the actor makes that have to do with files.
+fn calls(act: &str, bench: &Bench) -> usize {
+    let log = bench.data_dir().join("calls");
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-e", "trace=%file,read,write,close,getdents64,fstat", "-o"]).arg(&log);
+    command.arg(env::current_exe().unwrap()).args(["--ignored", "--exact", "crash::actor", "--test-threads=1"]);
+    command.env("TWILL_ACT", act).env("TWILL_DATA_DIR", bench.data_dir());
+    assert!(command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());
+    let calls = std::fs::read_to_string(&log).unwrap().lines().count();
+    std::fs::remove_file(&log).unwrap();
+    calls
+}
+
+#[test]
+fn a_call_costs_the_same_however_much_is_given() {
+    if !traceable("a_call_costs_the_same_however_much_is_given") {
+        return;
+    }
+    let cost = |given: u32| {
+        let bench = Bench::new(&[&["10.0.0.0/16"], &["fd00::/64"]]);
+        let mut pool = bench.pool().lock().unwrap();
+        for number in 0..given {
+            pool.allocate(&bench.sets, &eth0(&format!("c{number}")), &[]).unwrap();
+        }
+        drop(pool);
+        // The sets of `perform` are small, and long passed: that is the walk's business, not the index's.
+        bench.put("last_reserved_ip.0", "10.0.0.1");
+        bench.put("last_reserved_ip.1", "fd00::1");
+        for address in ["10.0.0.2", "fd00::2"] {
+            std::fs::remove_file(bench.folder().join(address)).unwrap();
+        }
+        bench.del("nobody");
+        (calls("add", &bench), calls("del", &bench))
+    };
+    let (few, many) = (cost(100), cost(1000));
+    // A bucket that is there is read by some calls more than one that is not.
+    assert!(few.0.abs_diff(many.0) < 8 && few.1.abs_diff(many.1) < 8, "{few:?} {many:?}");
+}
+
 fn traceable(test: &str) -> bool {
     let mut probe = Command::new("strace");
     let probe = probe.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=linkat:signal=KILL:when=1", "true"]);

@@ -206,7 +206,12 @@ fn any_sequence_of_both_implementations_leaves_what_the_model_says() {
     if !installed("model::any_sequence_of_both_implementations_leaves_what_the_model_says") {
         return;
     }
-    let mut runner = TestRunner::new(Config { cases: SEQUENCES, max_shrink_iters: 200, ..Config::default() });
+    let mut runner = TestRunner::new(Config {
+        cases: SEQUENCES,
+        max_shrink_iters: 200,
+        failure_persistence: None,
+        ..Config::default()
+    });
     let steps = proptest::collection::vec(step(), 1..18);
     let outcome = runner.run(&steps, |steps| {
         let bench = Bench::new(&[&["10.0.0.0/29", "10.1.0.0/29 10.1.0.4-10.1.0.5"], &["fd00::/125 fd00::-fd00::5"]]);

@@ -53,15 +53,11 @@ impl Plugin {
         }
     }
 
-    /// Compares what there is with the result of ADD.
+    /// Compares what there is with the result of ADD, which is in the configuration, too.
     pub fn check(&self, request: &Request, attachment: &Attachment, result: &Value) -> Result<(), Error> {
         match self {
             Plugin::Own(network) => network.check(&request.netns, attachment, &Attached::read(result)?),
-            Plugin::Program(delegate, config) => {
-                let mut config = config.clone();
-                config.insert("prevResult".into(), result.clone());
-                delegate.run(Verb::Check, &config).map(drop)
-            }
+            Plugin::Program(delegate, config) => delegate.run(Verb::Check, config).map(drop),
         }
     }
 

@@ -46,6 +46,7 @@ pub fn check(request: &Request, conf: &NetConf, attachment: &Attachment) -> Resu
     };
     // `prevResult` comes in the version of the present configuration, which may be newer than the one that ADD saw.
     config.insert("cniVersion".into(), conf.cni_version.clone().into());
+    config.insert("prevResult".into(), prev_result.clone());
     Plugin::of(config, conf, request)?.check(request, attachment, prev_result)
 }
 

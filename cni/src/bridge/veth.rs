@@ -41,7 +41,13 @@ pub(super) fn make(
         }
         // In one go, so that nobody who kills this process leaves a link without its alias.
         match host.orders(&[wanted.create(), Link::set_alias(&name, &alias)]) {
-            Ok(()) => return Ok(host.question(&Link::by_name(&name), Link::read)?),
+            Ok(()) => {
+                let made = host.question(&Link::by_name(&name), Link::read);
+                return made.map_err(|error| {
+                    let _ = host.order(&Link::delete(&name));
+                    error.into()
+                });
+            }
             Err(error) if error.errno == Errno::EXIST => {
                 let ifname = attachment.ifname();
                 if namespace.within(|| Ok(host::find(&mut Socket::open()?, ifname)?.is_some()))? {

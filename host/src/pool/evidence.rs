@@ -4,7 +4,7 @@
 //! nothing. So everything has to speak for it, and whatever cannot be seen from here speaks against it.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -64,6 +64,8 @@ pub(super) struct Evidence<'a> {
     places: &'a Places,
     boot: Boot,
     runtimes: Runtimes,
+    /// The names of libcni's notes, or why they cannot be seen.
+    notes: Result<Vec<String>, String>,
     now: SystemTime,
 }
 
@@ -78,8 +80,16 @@ enum Namespace {
 impl<'a> Evidence<'a> {
     /// Looks at the runtimes' folders. Each container is looked for when it is asked about.
     pub(super) fn see(places: &'a Places) -> Self {
-        let boot = Boot::this(&places.run);
-        Self { places, boot, runtimes: Runtimes::read(&places.runtimes), now: SystemTime::now() }
+        let names = |entries: fs::ReadDir| {
+            entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect::<io::Result<Vec<_>>>()
+        };
+        Self {
+            places,
+            boot: Boot::this(&places.run),
+            runtimes: Runtimes::read(&places.runtimes),
+            notes: fs::read_dir(&places.results).and_then(names).map_err(|error| unseen(&places.results, &error)),
+            now: SystemTime::now(),
+        }
     }
 
     /// What it says of an address.
@@ -143,18 +153,17 @@ impl<'a> Evidence<'a> {
     /// The note of an ADD that the CNI library in a runtime keeps until the DEL. One of an earlier boot is of a runtime that
     /// never came to its DEL.
     fn noted_by_libcni(&self, owner: &Owner) -> Result<Option<PathBuf>, String> {
-        let folder = &self.places.results;
-        let failed = |error: std::io::Error| format!("{} cannot be read: {error}", folder.display());
         let wanted = whereabouts::result_name(self.places, owner);
+        let names = self.notes.as_ref().map_err(Clone::clone)?;
         // An old address file names no interface: then every interface of the container counts.
-        let is_wanted = |name: &str| if owner.ifname().is_empty() { name.starts_with(&wanted) } else { name == wanted };
-        for entry in fs::read_dir(folder).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            if entry.file_name().to_str().is_some_and(is_wanted) {
-                let written = entry.metadata().and_then(|file| file.modified()).map_err(failed)?;
-                if !self.boot.is_after(written) {
-                    return Ok(Some(entry.path()));
-                }
+        let of_any = names.iter().filter(|name| owner.ifname().is_empty() && name.starts_with(&wanted));
+        for name in of_any.chain([&wanted]) {
+            let file = self.places.results.join(name);
+            match fs::symlink_metadata(&file).and_then(|file| file.modified()) {
+                Ok(written) if !self.boot.is_after(written) => return Ok(Some(file)),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(unseen(&file, &error)),
             }
         }
         Ok(None)
@@ -163,6 +172,10 @@ impl<'a> Evidence<'a> {
 
 fn verdict(state: State, why: &str) -> Verdict {
     Verdict { state, why: why.to_owned(), netns: None }
+}
+
+fn unseen(path: &Path, error: &io::Error) -> String {
+    format!("{} cannot be read: {error}", path.display())
 }
 
 /// Only a folder that can be listed and does not hold the name proves something.

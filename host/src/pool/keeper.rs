@@ -22,6 +22,8 @@ pub struct Keeper {
     reclaims: bool,
     seen: Mutex<Seen>,
     given_back: AtomicU64,
+    /// Held by whoever tends: the pool's lock may be somebody's for long.
+    turn: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -43,7 +45,7 @@ impl Keeper {
     /// Looks at these places. With `reclaims`, [`tend`](Self::tend) gives back what nobody has any more.
     #[must_use]
     pub fn new(places: Places, reclaims: bool) -> Self {
-        Self { places, reclaims, seen: Mutex::default(), given_back: AtomicU64::new(0) }
+        Self { places, reclaims, seen: Mutex::default(), given_back: AtomicU64::new(0), turn: Mutex::default() }
     }
 
     /// Whether addresses are given back.
@@ -90,8 +92,9 @@ impl Keeper {
         }
     }
 
-    /// Looks, says what is new, and gives back if that is wanted. Reads and writes files.
+    /// Looks, says what is new, and gives back if that is wanted. Reads and writes files; nothing if somebody does so already.
     pub fn tend(&self, subnets: &[IpNet]) {
+        let Ok(_turn) = self.turn.try_lock() else { return };
         let orphans = self.look(subnets).is_some_and(|census| census.orphans().next().is_some());
         if !orphans || !self.reclaims {
             return;

@@ -49,23 +49,40 @@ pub(super) fn result_name(places: &Places, owner: &Owner) -> String {
 }
 
 /// Removes the plugin's files about an attachment that has no address any more, if they are of the ADD that gave it one at
-/// the time `since`: flannel's double first, as the plugin does.
+/// the time `since`, whatever is in them. What interfaces of a container share goes with the last of them, and before it, as
+/// the plugin does it.
 pub(super) fn forget(places: &Places, owner: &Owner, since: SystemTime) -> io::Result<()> {
-    let file = state_file(places, owner);
-    if by_plugin(&file, since).is_none() {
+    let (file, container) = (state_file(places, owner), owner.container());
+    if !is_of(&file, since) {
         return Ok(());
     }
-    let (text, double) = (fs::read(&file)?, places.state.join(owner.container()));
-    let config = text.split(|byte| *byte == b'\n').next();
-    if fs::read(&double).is_ok_and(|double| Some(double.as_slice()) == config) {
-        fs::remove_file(double)?;
+    let own = format!("{container}:{}", owner.ifname());
+    let names = fs::read_dir(&places.state)?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let is_last =
+        !names.into_iter().any(|name| name != own && name.split(':').next() == Some(container) && name.contains(':'));
+    if is_last {
+        let text = fs::read(&file)?;
+        let config = text.split(|byte| *byte == b'\n').next();
+        let double = places.state.join(container);
+        if fs::read(&double).is_ok_and(|double| Some(double.as_slice()) == config) {
+            fs::remove_file(double)?;
+        }
+        match fs::remove_file(places.state.join(format!(".{container}.several"))) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
     }
     fs::remove_file(file)
 }
 
+/// Whether a state file is of the ADD that gave an address at the time `since`.
+fn is_of(file: &Path, since: SystemTime) -> bool {
+    let noted = fs::metadata(file).and_then(|file| file.modified());
+    noted.is_ok_and(|noted| since + TICK >= noted && since <= noted + ADD_TAKES)
+}
+
 fn by_plugin(file: &Path, since: SystemTime) -> Option<Whereabouts> {
-    let noted = fs::metadata(file).and_then(|file| file.modified()).ok()?;
-    if since + TICK < noted || since > noted + ADD_TAKES {
+    if !is_of(file, since) {
         return None;
     }
     let text = fs::read_to_string(file).ok()?;
@@ -150,6 +167,38 @@ mod tests {
             stage.put("flannel/c1:eth0", text, now);
             assert_eq!(stage.netns(now), None, "{text}");
         }
+    }
+
+    #[test]
+    fn what_interfaces_share_is_forgotten_with_the_last() {
+        let stage = Stage::new();
+        let now = SystemTime::now();
+        let names = || {
+            let entries = fs::read_dir(&stage.places.state).unwrap();
+            let mut names: Vec<String> =
+                entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        for name in ["c1:eth0", "c1:net1", "c10:eth0"] {
+            stage.put(&format!("flannel/{name}"), "{}\n{}", now);
+        }
+        for (name, text) in [("c1", "{}"), (".c1.several", ""), ("c10", "of flannel's plugin")] {
+            stage.put(&format!("flannel/{name}"), text, now);
+        }
+        let forget = |container: &str, ifname: &str, since| {
+            forget(&stage.places, &Owner::new(container, ifname), since).unwrap();
+        };
+        forget("c1", "eth0", now + 2 * ADD_TAKES);
+        assert_eq!(names().len(), 6, "it is of another ADD");
+        forget("c1", "eth0", now);
+        assert_eq!(names(), [".c1.several", "c1", "c10", "c10:eth0", "c1:net1"]);
+        forget("c1", "net1", now);
+        forget("c1", "net1", now);
+        assert_eq!(names(), ["c10", "c10:eth0"]);
+        stage.put("flannel/c10:eth0", "", now);
+        forget("c10", "eth0", now);
+        assert_eq!(names(), ["c10"]);
     }
 
     #[test]

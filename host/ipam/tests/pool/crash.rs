@@ -137,8 +137,16 @@ fn traceable(test: &str) -> bool {
     works && installed(&format!("crash::{test}"))
 }
 
-/// Kills the actor everywhere, each time in a pool that `prepare` has made.
-fn kill_everywhere(act: &str, prepare: impl Fn() -> Bench) {
+/// How what is left is put in order.
+#[derive(Debug, Clone, Copy)]
+enum Repair {
+    Del,
+    Gc,
+    TheirDel,
+}
+
+/// Kills the actor everywhere, each time in a pool that `prepare` has made, and looks whether `repair` leaves nothing.
+fn kill_everywhere(act: &str, repair: Repair, prepare: impl Fn() -> Bench) {
     let mut points = 0;
     for call in CALLS {
         for number in 1.. {
@@ -151,7 +159,7 @@ fn kill_everywhere(act: &str, prepare: impl Fn() -> Bench) {
             inspect(
                 &bench,
                 &format!("{act}, killed at {call} {number}"),
-                number,
+                repair,
                 &before.into_keys().collect::<Vec<_>>(),
             );
         }
@@ -159,7 +167,7 @@ fn kill_everywhere(act: &str, prepare: impl Fn() -> Bench) {
     assert!(points > 20, "only {points} points were found");
 }
 
-fn inspect(bench: &Bench, when: &str, number: usize, before: &[String]) {
+fn inspect(bench: &Bench, when: &str, repair: Repair, before: &[String]) {
     let in_place = bench.data_dir().join(".twill").is_file();
     let bystanders: Vec<(String, String)> =
         bench.files().into_iter().filter(|(_, content)| content.starts_with(['a', 'b'])).collect();
@@ -174,10 +182,10 @@ fn inspect(bench: &Bench, when: &str, number: usize, before: &[String]) {
     let held_before = before.iter().filter(|name| name.parse::<IpAddr>().is_ok()).count();
     assert_eq!(bystanders.len(), held_before.min(4), "{when}");
 
-    match number % 3 {
-        0 => drop(bench.theirs("DEL", "v", &[]).unwrap()),
-        1 => drop(bench.del("v")),
-        _ => repair_by_gc(&bench.pool()),
+    match repair {
+        Repair::Del => drop(bench.del("v")),
+        Repair::Gc => repair_by_gc(&bench.pool()),
+        Repair::TheirDel => drop(bench.theirs("DEL", "v", &[]).unwrap()),
     }
     bench.del("nobody");
     let left: Vec<String> = bench.files().into_keys().filter(|name| name.parse::<IpAddr>().is_ok()).collect();
@@ -202,21 +210,35 @@ fn inhabited(with_v: bool) -> Bench {
 #[test]
 fn killed_while_adding() {
     if traceable("killed_while_adding") {
-        kill_everywhere("add", || inhabited(false));
+        kill_everywhere("add", Repair::Del, || inhabited(false));
+    }
+}
+
+#[test]
+fn killed_while_adding_and_collected() {
+    if traceable("killed_while_adding_and_collected") {
+        kill_everywhere("add", Repair::Gc, || inhabited(false));
+    }
+}
+
+#[test]
+fn killed_while_adding_and_deleted_by_host_local() {
+    if traceable("killed_while_adding_and_deleted_by_host_local") {
+        kill_everywhere("add", Repair::TheirDel, || inhabited(false));
     }
 }
 
 #[test]
 fn killed_while_making_the_pool() {
     if traceable("killed_while_making_the_pool") {
-        kill_everywhere("add", || Bench::new(&SETS));
+        kill_everywhere("add", Repair::Del, || Bench::new(&SETS));
     }
 }
 
 #[test]
 fn killed_while_adding_to_a_pool_that_somebody_changed() {
     if traceable("killed_while_adding_to_a_pool_that_somebody_changed") {
-        kill_everywhere("add", || {
+        kill_everywhere("add", Repair::Del, || {
             let bench = inhabited(false);
             std::fs::remove_file(bench.folder().join("10.0.0.3")).unwrap();
             std::fs::write(bench.folder().join("10.0.0.6"), "b\r\neth0").unwrap();
@@ -230,7 +252,7 @@ fn killed_while_adding_to_a_pool_that_somebody_changed() {
 #[test]
 fn killed_while_adding_without_an_index() {
     if traceable("killed_while_adding_without_an_index") {
-        kill_everywhere("add", || {
+        kill_everywhere("add", Repair::Del, || {
             let bench = inhabited(false);
             std::fs::remove_dir_all(bench.data_dir().join(".twill")).unwrap();
             std::fs::write(bench.data_dir().join(".twill"), "in the way").unwrap();
@@ -242,20 +264,20 @@ fn killed_while_adding_without_an_index() {
 #[test]
 fn killed_while_taking_back_what_was_given() {
     if traceable("killed_while_taking_back_what_was_given") {
-        kill_everywhere("undo", || inhabited(false));
+        kill_everywhere("undo", Repair::Del, || inhabited(false));
     }
 }
 
 #[test]
 fn killed_while_deleting() {
     if traceable("killed_while_deleting") {
-        kill_everywhere("del", || inhabited(true));
+        kill_everywhere("del", Repair::Del, || inhabited(true));
     }
 }
 
 #[test]
 fn killed_while_collecting() {
     if traceable("killed_while_collecting") {
-        kill_everywhere("gc", || inhabited(true));
+        kill_everywhere("gc", Repair::Gc, || inhabited(true));
     }
 }

@@ -187,6 +187,22 @@ impl Store {
         Ok(())
     }
 
+    /// Removes what an ADD that was killed left of a file of `network`, unless the attachment is in `valid`. A file that is
+    /// not whole does not say its network; during GC no runtime attaches, so it is nobody's.
+    pub fn forget_unfinished(&self, network: &str, valid: &[Attachment]) -> Result<(), Error> {
+        for name in self.names()? {
+            let of_whom = name.strip_prefix('.').and_then(|name| parse_key(name.strip_suffix(".tmp")?));
+            let file = self.dir.join(&name);
+            if of_whom.is_none_or(|attachment| valid.contains(&attachment))
+                || matches!(read(file.clone()), Saved::Config(record) if !record.is_of(network))
+            {
+                continue;
+            }
+            remove(&file);
+        }
+        Ok(())
+    }
+
     fn names(&self) -> Result<Vec<String>, Error> {
         let failed = |source| self.error("list the state directory", self.dir.clone(), source);
         match fs::read_dir(&self.dir) {

@@ -99,6 +99,7 @@ pub fn gc(request: &Request, conf: &NetConf) -> Result<(), Error> {
                 Err(error) => failures.push(format!("{attachment}: {error}")),
             }
         }
+        failures.extend(store.forget_unfinished(&conf.name, valid).err().map(|error| error.to_string()));
     }
     let rest = of_lost_state(request, conf).and_then(|plugin| {
         plugin.gc(conf.valid_attachments.as_deref())?;

@@ -87,7 +87,7 @@ fn inside(ns: &NetNs, links: &[Value]) -> Result<Vec<String>> {
     }
     for argv in FIREWALLS {
         let text = ns.run(argv)?;
-        let rules = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+        let rules = not_of_iptables(&text).filter(|line| !line.starts_with('#') && !line.is_empty());
         lines.extend(rules.map(|rule| format!("{}: {}", argv[0], without_counters(rule))));
     }
     let names: Vec<&str> = links.iter().map(name_of).collect();
@@ -160,6 +160,19 @@ fn means_something(key: &str) -> bool {
     !MEANINGLESS.contains(&key) && !key.ends_with("_timer")
 }
 
+/// nft shows the tables that iptables keeps too, but not each of their rules each time in the same words.
+fn not_of_iptables(ruleset: &str) -> impl Iterator<Item = &str> {
+    let mut inside = false;
+    ruleset.lines().filter(move |line| {
+        if let Some(table) = line.strip_prefix("table ip ").or_else(|| line.strip_prefix("table ip6 ")) {
+            inside = ["filter", "nat", "mangle", "raw", "security"].iter().any(|name| table == format!("{name} {{"));
+        } else if line.starts_with("table ") {
+            inside = false;
+        }
+        !inside
+    })
+}
+
 /// `[12:3456]` of iptables, `packets 12 bytes 3456` of nftables.
 fn without_counters(rule: &str) -> String {
     let words = rule.trim_end().split(' ');
@@ -185,6 +198,13 @@ fn has_settled(link: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tables_of_iptables_are_shown_by_iptables() {
+        let text = "table ip nat {\n\tchain X {\n\t}\n}\ntable inet own {\n\tchain Y {\n\t}\n}\ntable ip6 raw {\n}";
+        let shown: Vec<&str> = not_of_iptables(text).collect();
+        assert_eq!(shown, ["table inet own {", "\tchain Y {", "\t}", "}"]);
+    }
 
     #[test]
     fn counters_are_nothing_to_compare() {

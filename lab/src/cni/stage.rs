@@ -91,21 +91,30 @@ impl Stage {
 
     /// Makes a node. Its daemon has written `subnet.env`. Its links do without duplicate address detection.
     pub fn host(&self, name: &str, network: Network) -> Result<Host> {
-        let dir = Path::new(Sandbox::WORK).join(name);
-        let bin = dir.join("bin");
-        fs::create_dir_all(&bin).map_err(LabError::system(format!("create {}", bin.display())))?;
-        let link = bin.join("flannel");
-        symlink(&self.plugins.ours, &link).map_err(LabError::system(format!("create {}", link.display())))?;
-        let ns = NetNs::plain(name)?;
-        // It would cost every test two seconds. Containers have it as the kernel has it.
-        ns.within(|| set_sysctl("net/ipv6/conf/default/accept_dad", "0"))??;
-        let host = Host { ns, network, plugins: self.plugins.clone(), dir, containers: Mutex::default() };
-        host.write_subnet_env(&host.network.subnet_env())?;
-        Ok(host)
+        Host::new(&self.plugins, name, network)
     }
 }
 
 impl Host {
+    fn new(plugins: &Plugins, name: &str, network: Network) -> Result<Host> {
+        let dir = Path::new(Sandbox::WORK).join(name);
+        let bin = dir.join("bin");
+        fs::create_dir_all(&bin).map_err(LabError::system(format!("create {}", bin.display())))?;
+        let link = bin.join("flannel");
+        symlink(&plugins.ours, &link).map_err(LabError::system(format!("create {}", link.display())))?;
+        let ns = NetNs::plain(name)?;
+        // It would cost every test two seconds. Containers have it as the kernel has it.
+        ns.within(|| set_sysctl("net/ipv6/conf/default/accept_dad", "0"))??;
+        let host = Host { ns, network, plugins: plugins.clone(), dir, containers: Mutex::default() };
+        host.write_subnet_env(&host.network.subnet_env())?;
+        Ok(host)
+    }
+
+    /// Another node on the same stage: for threads, which have no [`Stage`].
+    pub fn another(&self, name: &str, network: Network) -> Result<Host> {
+        Host::new(&self.plugins, name, network)
+    }
+
     /// Makes a container. Its namespace is as the kernel makes it, but for the loopback interface, which is up.
     pub fn container(&self, id: &str) -> Result<Container> {
         let container = Container { id: id.into(), ns: NetNs::plain(&format!("{}.{id}", self.ns.name()))? };

@@ -1,7 +1,11 @@
 //! The CNI plugin beside the reference plugins: called as runtimes call them, in namespaces, with packets.
 
 mod bridge_options;
+mod chain;
 mod common;
 mod defects;
+mod drift;
+mod killed;
+mod mixed;
 mod newer_options;
 mod same;

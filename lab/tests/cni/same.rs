@@ -39,8 +39,6 @@ pub(crate) fn comparable(line: String) -> Option<String> {
     }
     Some(match line.split_once(": ") {
         Some(("pool", _)) => line.replace(" 0644", " 0600"),
-        // `nft` shows rules of iptables as far as it finds the libraries of iptables, which it does now and then.
-        Some((_, rule)) if rule.starts_with("nft: ") => line.replace(" counter masquerade", " counter"),
         _ => line,
     })
 }

@@ -42,7 +42,7 @@ pub struct Conf {
     pub vlans: Vec<Vlans>,
     /// The VLAN of the gateway's address; 0 for none.
     pub vlan: u16,
-    /// The port stays in the VLANs that it is in as soon as it is one.
+    /// The port stays in the VLANs that it is in as soon as it is one. That is the default, as it was when there was no choice.
     pub preserve_default_vlan: bool,
     /// Frames with a MAC that is not the container's are dropped.
     pub mac_spoof_check: bool,
@@ -94,7 +94,7 @@ impl Conf {
             promisc_mode: flag(config, "promiscMode")?,
             vlans: vlans(config, vlan)?,
             vlan,
-            preserve_default_vlan: flag(config, "preserveDefaultVlan")?,
+            preserve_default_vlan: flag_or(config, "preserveDefaultVlan", true)?,
             mac_spoof_check: flag(config, "macspoofchk")?,
             enable_dad: flag(config, "enabledad")?,
             disable_container_interface: flag(config, "disableContainerInterface")?,
@@ -128,8 +128,12 @@ fn bad(problem: impl Into<String>) -> Error {
 }
 
 fn flag(config: &Object, key: &str) -> Result<bool, Error> {
+    flag_or(config, key, false)
+}
+
+fn flag_or(config: &Object, key: &str, default: bool) -> Result<bool, Error> {
     match find(config, key) {
-        None | Some(Value::Null) => Ok(false),
+        None | Some(Value::Null) => Ok(default),
         Some(Value::Bool(flag)) => Ok(*flag),
         Some(other) => Err(bad(format!("{key} must be true or false, it is {other}"))),
     }

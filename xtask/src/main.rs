@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         Some("demo") => lab(&arguments),
         Some("lab") => lab(rest),
         Some("bench") => bench(rest),
-        Some("test") => setup::everything_and_nodes().and_then(|()| test::run(rest)),
+        Some("test") => setup::for_tests().and_then(|()| test::run(rest)),
         Some("dist") => setup::wasm_target().and_then(|()| dist::run()),
         Some("image") => setup::wasm_target().and_then(|()| image::run_with(rest)),
         Some("tidy") => tidy::run(),

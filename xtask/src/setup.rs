@@ -23,6 +23,9 @@ const API_PROGRAMS: [(&str, &str); 3] = [("kubectl", "kubernetes-client"), ("ope
 const NODE_PROGRAMS: [(&str, &str); 3] =
     [("containerd", "containerd"), ("runc", "runc"), ("busybox", "busybox-static")];
 
+/// What some tests use; without it they are skipped.
+const TEST_PROGRAMS: [(&str, &str); 2] = [("strace", "strace"), ("podman", "podman")];
+
 /// The package of the CNI plugins that our plugin calls.
 const PLUGINS: &str = "containernetworking-plugins";
 
@@ -46,6 +49,17 @@ pub(crate) fn everything_and_nodes() -> Outcome {
     everything_and_kubernetes()?;
     // Only root can have such a cluster.
     if is_root() { installed(&NODE_PROGRAMS) } else { Ok(()) }
+}
+
+/// All of it, and what some tests use beside, where it can be had.
+pub(crate) fn for_tests() -> Outcome {
+    everything_and_nodes()?;
+    if is_root()
+        && let Err(why) = installed(&TEST_PROGRAMS)
+    {
+        eprintln!("Some tests will be SKIPPED: {why}");
+    }
+    Ok(())
 }
 
 /// The Rust target that backends are built for.

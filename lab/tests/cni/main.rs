@@ -8,4 +8,5 @@ mod drift;
 mod killed;
 mod mixed;
 mod newer_options;
+mod podman;
 mod same;

@@ -170,12 +170,22 @@ impl Network {
         Masquerade { network: &self.conf.network, attachment }
     }
 
-    /// Gives back everything of this network that no attachment in `valid` has.
+    /// Gives back everything of this network that no attachment in `valid` has. All of it is tried; the first failure is told.
     pub fn gc(&self, valid: &[Attachment]) -> Result<(), Error> {
-        let released = host_local::gc(&self.config, valid);
+        let disconnected = self.disconnect_others(valid);
         let unmasked =
             if self.conf.ip_masq { masquerade::prune(&self.conf.network, valid).map_err(Error::from) } else { Ok(()) };
-        released.and(unmasked)
+        disconnected.and(unmasked).and(host_local::gc(&self.config, valid))
+    }
+
+    fn disconnect_others(&self, valid: &[Attachment]) -> Result<(), Error> {
+        let mut outcome = Ok(());
+        for attachment in veth::attachments(&self.conf)?.iter().filter(|attachment| !valid.contains(attachment)) {
+            let unspoofed =
+                if self.conf.mac_spoof_check { spoof::remove(attachment).map_err(Error::from) } else { Ok(()) };
+            outcome = outcome.and(veth::remove(&self.conf, attachment)).and(unspoofed);
+        }
+        outcome
     }
 
     /// Whether an ADD would find an address.

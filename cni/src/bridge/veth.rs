@@ -79,6 +79,18 @@ pub(super) fn remove(conf: &Conf, attachment: &Attachment) -> Result<(), Error> 
     Ok(())
 }
 
+/// The attachments of this network that have a host's end, as the aliases say.
+pub(super) fn attachments(conf: &Conf) -> Result<Vec<Attachment>, Error> {
+    let links = Socket::open()?.list(&Link::all(), Link::read)?;
+    let veths = links.iter().filter(|link| link.kind == "veth");
+    Ok(veths.filter_map(|link| named(&conf.network, &link.alias)).collect())
+}
+
+fn named(network: &str, alias: &str) -> Option<Attachment> {
+    let (container, ifname) = alias.strip_prefix(network)?.strip_prefix(' ')?.split_once(' ')?;
+    Attachment::new(container, ifname).ok()
+}
+
 /// Whom a link is for, in words. Empty if it would be too long.
 pub(super) fn alias(conf: &Conf, attachment: &Attachment) -> String {
     let alias = format!("{} {} {}", conf.network, attachment.container(), attachment.ifname());
@@ -98,7 +110,16 @@ fn fnv1a(bytes: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::fnv1a;
+    use super::{fnv1a, named};
+
+    #[test]
+    fn an_alias_names_its_attachment() {
+        let found = named("cbr0", "cbr0 c1 eth0").map(|attachment| attachment.to_string());
+        assert_eq!(found.as_deref(), Some("eth0 of container c1"));
+        for other in ["", "cbr0", "cbr0 c1", "cbr00 c1 eth0", "cbr c1 eth0", "cbr0 c1 eth0 x", "my uplink port"] {
+            assert_eq!(named("cbr0", other), None, "{other:?}");
+        }
+    }
 
     #[test]
     fn the_hash_is_the_published_one() {

@@ -137,6 +137,12 @@ impl Link {
         Request::question(format!("look up the interface number {index}"), RTM_GETLINK, &header, &attributes)
     }
 
+    /// Asks for all links.
+    pub fn all() -> Request {
+        let attributes = Attributes::default().u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+        Request::list("list the interfaces".to_owned(), RTM_GETLINK, &header(AF_UNSPEC, 0, 0, 0), &attributes)
+    }
+
     /// Reads the answer.
     pub fn read(payload: &[u8]) -> Option<Link> {
         let flags = u32_at(payload, 8)?;

@@ -1,10 +1,13 @@
 //! What goes wrong with the reference plugins does not go wrong here. Where it is cheap, the same is asked of them too, which
 //! shows that the test can fail.
 
+use std::fs;
+use std::os::unix::fs::symlink;
+
 use serde_json::{Value, json};
 use twill_lab::cni::{Container, Host, Implementation, Network, Stage};
 
-use super::common::stage;
+use super::common::{current_test, skip, stage};
 
 const OURS: Implementation = Implementation::Ours;
 const REFERENCE: Implementation = Implementation::Reference;
@@ -128,14 +131,117 @@ fn a_failed_add_leaves_no_interface() {
     }
 }
 
+/// The iptables that has tables of its own, wherever this machine's plain names lead: a folder for PATH.
+fn legacy_iptables(stage: &Stage) -> Option<String> {
+    let program = "/usr/sbin/xtables-legacy-multi";
+    let host = stage.host("legacy", Network::ipv4()).unwrap();
+    let dir = host.path("legacy");
+    if !host.ns.exec(&["sh", "-c", &format!("{program} iptables -t nat -S")]).unwrap().ok {
+        skip(&current_test(), "there is no iptables with tables of its own, or the kernel has none for it");
+        return None;
+    }
+    fs::create_dir(&dir).unwrap();
+    for family in ["iptables", "ip6tables"] {
+        for what in ["", "-save", "-restore"] {
+            symlink(program, dir.join(format!("{family}{what}"))).unwrap();
+        }
+    }
+    Some(format!("PATH={}:/usr/sbin:/usr/bin:/sbin:/bin", dir.display()))
+}
+
+#[test]
+fn the_older_iptables_is_served_as_well() {
+    let Some(stage) = stage() else { return };
+    let Some(path) = legacy_iptables(&stage) else { return };
+    let rules = |host: &Host| {
+        let both = format!("{path}; iptables-save -t nat; ip6tables-save -t nat");
+        let all = host.ns.run(&["sh", "-ec", &both]).unwrap();
+        all.lines().filter(|line| line.starts_with("-A ") || line.starts_with(":CNI-")).collect::<Vec<_>>().join("\n")
+    };
+    let [reference, ours] = [REFERENCE, OURS].map(|by| {
+        let host = stage.host(&format!("{by:?}"), Network::dual().masquerading()).unwrap();
+        let container = host.container("c1").unwrap();
+        let call = |verb| host.call(by, verb, &container).through(["env", &path]);
+        // Somebody else's rules are there first.
+        host.ns
+            .run(&["sh", "-ec", &format!("{path}; iptables -t nat -A POSTROUTING -s 10.9.0.0/16 -j ACCEPT")])
+            .unwrap();
+        let before = rules(&host);
+        call("ADD").run().unwrap().result().unwrap();
+        let there = rules(&host);
+        call("DEL").run().unwrap().done().unwrap();
+        assert_eq!(rules(&host), before, "{by:?}");
+        // A pod of the reference plugin is removed by ours, with its namespace gone too.
+        call("ADD").run().unwrap().result().unwrap();
+        host.forget(&container).unwrap();
+        host.call(OURS, "DEL", &container).through(["env", &path]).run().unwrap().done().unwrap();
+        assert_eq!(rules(&host), before, "{by:?}");
+        there
+    });
+    assert!(ours.contains("-j MASQUERADE"), "{ours}");
+    assert_eq!(ours, reference);
+}
+
+#[test]
+fn the_interface_that_stays_keeps_its_masquerade_rules() {
+    let Some(stage) = stage() else { return };
+    for backend in ["iptables", "nftables"] {
+        let network = Network::dual().masquerading().with_delegate(json!({ "ipMasqBackend": backend }));
+        let host = stage.host(backend, network).unwrap();
+        let container = host.container("c1").unwrap();
+        let second = |verb| host.call(OURS, verb, &container).ifname("net1");
+        let routes = |config: &mut Value| config["delegate"]["isDefaultGateway"] = json!(false);
+        add(&host, OURS, &container);
+        let before = rules_left(&host);
+        second("ADD").config(routes).run().unwrap().result().unwrap_or_default();
+        assert!(rules_left(&host) > before);
+        // However often, also when nobody knows any more which addresses it had.
+        for _ in 0..2 {
+            second("DEL").run().unwrap().done().unwrap();
+            assert_eq!(rules_left(&host), before, "{backend}");
+        }
+        del(&host, OURS, &container);
+        assert_eq!(rules_left(&host), 0, "{backend}");
+    }
+}
+
+#[test]
+fn what_runtimes_have_forgotten_goes_with_gc() {
+    let Some(stage) = stage() else { return };
+    let network = Network::dual().masquerading().with_version("1.1.0").with_delegate(json!({ "macspoofchk": true }));
+    let host = stage.host("gc", network.clone()).unwrap();
+    let [lives, gone] = ["lives", "gone"].map(|id| host.container(id).unwrap());
+    add(&host, OURS, &lives);
+    let before = rules_left(&host);
+    add(&host, OURS, &gone);
+    host.forget(&gone).unwrap();
+    for _ in 0..2 {
+        host.ask(OURS, "GC").valid(&[("lives", "eth0")]).run().unwrap().done().unwrap();
+        assert_eq!(rules_left(&host), before);
+    }
+    // The state of the plugin is lost with the pod, and another network's pods live.
+    let other = Network { name: "other".into(), ..network };
+    host.call(OURS, "ADD", &lives).network(&other).ifname("net1").run().unwrap();
+    std::fs::remove_dir_all(host.state_dir()).unwrap();
+    let all = rules_left(&host);
+    host.ask(OURS, "GC").valid(&[("lives", "eth0"), ("lives", "net1")]).run().unwrap().done().unwrap();
+    assert_eq!(rules_left(&host), all);
+    host.ask(OURS, "GC").valid(&[]).run().unwrap().done().unwrap();
+    let links = lives.ns.ip_json(&["link", "show", "type", "veth"]).unwrap();
+    let names: Vec<&Value> = links.as_array().unwrap().iter().map(|link| &link["ifname"]).collect();
+    assert_eq!(names, ["net1"]);
+    host.call(OURS, "DEL", &lives).network(&other).ifname("net1").run().unwrap().done().unwrap();
+    assert_eq!(rules_left(&host), 0);
+}
+
 /// Rules that are left after DEL, of iptables and of nftables.
 fn rules_left(host: &Host) -> usize {
     let rules = [&["iptables-save"][..], &["ip6tables-save"], &["nft", "list", "ruleset"]];
     let rules = rules.map(|argv| host.ns.run(argv).unwrap()).concat();
-    rules
-        .lines()
-        .filter(|line| line.contains("MASQUERADE") || line.contains("masquerade") || line.contains("CNI-"))
-        .count()
+    let words = ["MASQUERADE", "masquerade", "CNI-", "cni-br-"];
+    // The table itself stays: others may be about to use it.
+    let rules = rules.lines().filter(|line| !line.starts_with("table "));
+    rules.filter(|line| words.iter().any(|word| line.contains(word))).count()
 }
 
 #[test]

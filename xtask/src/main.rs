@@ -90,6 +90,7 @@ fn bench(arguments: &[String]) -> Outcome {
         measured.push(format!("--whole-nodes={}", build::example("whole_nodes")?.display()));
     }
     if arguments.iter().any(|argument| argument == "--cni") {
+        setup::reference_plugins()?;
         measured.push(format!("--bare-attach={}", build::example("bare_attach")?.display()));
     }
     lab(&[&measured, arguments].concat())

@@ -19,15 +19,17 @@ const PROGRAMS: [(&str, &str); 5] = [
 /// What talking to a real API server takes beside the server.
 const API_PROGRAMS: [(&str, &str); 3] = [("kubectl", "kubernetes-client"), ("openssl", "openssl"), ("curl", "curl")];
 
-/// What a whole cluster has on its nodes.
-const NODE_PROGRAMS: [(&str, &str); 3] =
-    [("containerd", "containerd"), ("runc", "runc"), ("busybox", "busybox-static")];
+/// What a whole cluster has on its nodes. Runtimes call the plugin `loopback`, and conflists have `portmap`; the tests
+/// compare our plugin with `bridge` and `host-local`.
+const NODE_PROGRAMS: [(&str, &str); 4] =
+    [("containerd", "containerd"), ("runc", "runc"), ("busybox", "busybox-static"), (PLUGINS, PLUGINS_PACKAGE)];
 
 /// What some tests use; without it they are skipped.
 const TEST_PROGRAMS: [(&str, &str); 2] = [("strace", "strace"), ("podman", "podman")];
 
-/// The package of the CNI plugins that our plugin calls.
-const PLUGINS: &str = "containernetworking-plugins";
+/// Programs that are not in `PATH`, but in [`plugin_dir`].
+const PLUGINS: &str = "the reference CNI plugins";
+const PLUGINS_PACKAGE: &str = "containernetworking-plugins";
 
 /// Where distributions put CNI plugins.
 const PLUGIN_DIRS: [&str; 3] = ["/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni"];
@@ -49,6 +51,11 @@ pub(crate) fn everything_and_nodes() -> Outcome {
     everything_and_kubernetes()?;
     // Only root can have such a cluster.
     if is_root() { installed(&NODE_PROGRAMS) } else { Ok(()) }
+}
+
+/// The reference CNI plugins, to compare ours with.
+pub(crate) fn reference_plugins() -> Outcome {
+    installed(&[(PLUGINS, PLUGINS_PACKAGE)])
 }
 
 /// All of it, and what some tests use beside, where it can be had.
@@ -126,11 +133,12 @@ fn is_root() -> bool {
 }
 
 fn missing_packages(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
+    let is_there = |program: &str| match program {
+        PLUGINS => plugin_dir().is_some(),
+        program => find(program).is_some(),
+    };
     let mut missing: Vec<&str> =
-        programs.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
-    if plugin_dir().is_none() {
-        missing.push(PLUGINS);
-    }
+        programs.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect();
     missing.dedup();
     missing
 }

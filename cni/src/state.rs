@@ -2,7 +2,7 @@
 //!
 //! A file is called `<container id>:<interface>`. Neither part can hold a colon, so the name says exactly one attachment
 //! and can never be one of flannel's, which are called `<container id>` and stay readable. The content is the same as
-//! flannel's, the configuration as the delegate got it, and a second line about the container ([`whereabouts`]). Files
+//! flannel's, the configuration as the delegate got it, and a second line about the container (`whereabouts.rs`). Files
 //! appear whole or not at all.
 //!
 //! For the way back to flannel's plugin, the first attachment of a container has a *double*: flannel's content under

@@ -10,7 +10,8 @@ use twill_ipam::{Error, Owner, Pool, Range, RangeSet, Reservation};
 use twill_model::Family;
 
 use super::evidence::Evidence;
-use super::{Places, State, whereabouts};
+use super::whereabouts::StateFiles;
+use super::{Places, State};
 
 /// All addresses that are given.
 #[derive(Debug, Clone)]
@@ -111,9 +112,10 @@ pub fn give_back(places: &Places) -> Result<Vec<Entry>, Error> {
     drop(pool);
     let mut given = judged.into_inner().unwrap_or_default();
     given.sort_by_key(|entry| entry.address);
+    let mut files = StateFiles::list(places);
     for entry in &given {
         if let Some(owner) = &entry.owner
-            && let Err(error) = whereabouts::forget(places, owner, entry.since)
+            && let Err(error) = files.forget(owner, entry.since)
         {
             tracing::warn!(%error, "the CNI plugin's state of {owner} stays, though its address {} is free", entry.address);
         }

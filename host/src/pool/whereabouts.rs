@@ -1,5 +1,6 @@
 //! Where containers were said to live: by the CNI plugin in its state files, by libcni in its notes.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -48,31 +49,53 @@ pub(super) fn result_name(places: &Places, owner: &Owner) -> String {
     format!("{}-{}-{}", places.network(), owner.container(), owner.ifname())
 }
 
-/// Removes the plugin's files about an attachment that has no address any more, if they are of the ADD that gave it one at
-/// the time `since`, whatever is in them. What interfaces of a container share goes with the last of them, and before it, as
-/// the plugin does it.
-pub(super) fn forget(places: &Places, owner: &Owner, since: SystemTime) -> io::Result<()> {
-    let (file, container) = (state_file(places, owner), owner.container());
-    if !is_of(&file, since) {
-        return Ok(());
-    }
-    let own = format!("{container}:{}", owner.ifname());
-    let names = fs::read_dir(&places.state)?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let is_last =
-        !names.into_iter().any(|name| name != own && name.split(':').next() == Some(container) && name.contains(':'));
-    if is_last {
-        let text = fs::read(&file)?;
-        let config = text.split(|byte| *byte == b'\n').next();
-        let double = places.state.join(container);
-        if fs::read(&double).is_ok_and(|double| Some(double.as_slice()) == config) {
-            fs::remove_file(double)?;
+/// The plugin's state files, to be removed with the addresses that they are about.
+#[derive(Debug)]
+pub(super) struct StateFiles<'a> {
+    places: &'a Places,
+    /// How many interfaces of each container have one.
+    interfaces: HashMap<String, usize>,
+}
+
+impl<'a> StateFiles<'a> {
+    /// Those that there are now.
+    pub(super) fn list(places: &'a Places) -> Self {
+        let mut interfaces = HashMap::new();
+        for entry in fs::read_dir(&places.state).into_iter().flatten().flatten() {
+            if let Some((container, _)) = entry.file_name().to_str().and_then(|name| name.split_once(':')) {
+                *interfaces.entry(container.to_owned()).or_insert(0) += 1;
+            }
         }
-        match fs::remove_file(places.state.join(format!(".{container}.several"))) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        Self { places, interfaces }
     }
-    fs::remove_file(file)
+
+    /// Removes the files about an attachment that has no address any more, if they are of the ADD that gave it one at the
+    /// time `since`, whatever is in them. What interfaces of a container share goes with the last of them, and before it, as
+    /// the plugin does it.
+    pub(super) fn forget(&mut self, owner: &Owner, since: SystemTime) -> io::Result<()> {
+        let (file, container) = (state_file(self.places, owner), owner.container());
+        if !is_of(&file, since) {
+            return Ok(());
+        }
+        let interfaces = self.interfaces.get_mut(container);
+        if interfaces.as_deref().is_none_or(|number| *number < 2) {
+            let text = fs::read(&file)?;
+            let config = text.split(|byte| *byte == b'\n').next();
+            let double = self.places.state.join(container);
+            if fs::read(&double).is_ok_and(|double| Some(double.as_slice()) == config) {
+                fs::remove_file(double)?;
+            }
+            match fs::remove_file(self.places.state.join(format!(".{container}.several"))) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        fs::remove_file(file)?;
+        if let Some(number) = interfaces {
+            *number = number.saturating_sub(1);
+        }
+        Ok(())
+    }
 }
 
 /// Whether a state file is of the ADD that gave an address at the time `since`.
@@ -187,7 +210,7 @@ mod tests {
             stage.put(&format!("flannel/{name}"), text, now);
         }
         let forget = |container: &str, ifname: &str, since| {
-            forget(&stage.places, &Owner::new(container, ifname), since).unwrap();
+            StateFiles::list(&stage.places).forget(&Owner::new(container, ifname), since).unwrap();
         };
         forget("c1", "eth0", now + 2 * ADD_TAKES);
         assert_eq!(names().len(), 6, "it is of another ADD");
@@ -198,6 +221,16 @@ mod tests {
         assert_eq!(names(), ["c10", "c10:eth0"]);
         stage.put("flannel/c10:eth0", "", now);
         forget("c10", "eth0", now);
+        assert_eq!(names(), ["c10"]);
+
+        // Both at once.
+        for (name, text) in [("c1:eth0", "{}\n{}"), ("c1:net1", "{}\n{}"), ("c1", "{}")] {
+            stage.put(&format!("flannel/{name}"), text, now);
+        }
+        let mut files = StateFiles::list(&stage.places);
+        for ifname in ["eth0", "net1", "eth0"] {
+            files.forget(&Owner::new("c1", ifname), now).unwrap();
+        }
         assert_eq!(names(), ["c10"]);
     }
 

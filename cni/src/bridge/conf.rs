@@ -209,6 +209,9 @@ fn mac(config: &Object, args: &CniArgs) -> Result<Option<Mac>, Error> {
     let Some(text) = given.into_iter().flatten().find(|text| !text.is_empty()) else { return Ok(None) };
     let mac = parse_mac(text)
         .ok_or_else(|| bad(format!("the requested MAC {text:?} is none; it looks like 02:00:00:00:00:01")))?;
+    if mac[0] & 1 == 1 || mac == [0; 6] {
+        return Err(bad(format!("the requested MAC {text:?} is not one station's: a group has it, or nobody")));
+    }
     Ok(Some(mac))
 }
 

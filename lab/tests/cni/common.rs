@@ -54,9 +54,10 @@ pub(crate) fn veths(host: &Host) -> Vec<String> {
 /// bridge may stay, and the files with which the pool goes on.
 pub(crate) fn residue(host: &Host) -> Vec<String> {
     let files = [host.state_dir(), host.pools_dir()].map(|dir| data_files(&dir).unwrap()).concat();
-    let files = files.into_iter().filter(|file| file.bytes.is_some());
+    // Beside the pools there is an index, which says what they say.
+    let files = files.into_iter().filter(|file| file.bytes.is_some() && !file.name.starts_with(".twill/"));
     let name = |file: DataFile| file.name.rsplit('/').next().unwrap_or_default().to_string();
-    let own = |name: &String| name == "lock" || name == "stamp" || name.starts_with("last_reserved_ip.");
+    let own = |name: &String| name == "lock" || name.starts_with("last_reserved_ip.");
     let mut left: Vec<String> = files.map(name).filter(|name| !own(name)).collect();
     left.extend(veths(host));
     for container in host.containers() {

@@ -1,5 +1,7 @@
 //! The CNI plugin beside the reference plugins: called as runtimes call them, in namespaces, with packets.
 
+mod bad_input;
+mod bad_node;
 mod bridge_options;
 mod chain;
 mod common;

@@ -63,7 +63,10 @@ pub(super) fn measure(bare: &Path, calls: usize, limit: Duration) -> Result<Tabl
         let time = limit.saturating_sub(begin.elapsed()) / u32::try_from(parts - done).unwrap_or(1);
         let (section, most) = in_a_thread(|| one_by_one(scenario, bare, calls, time))?;
         sections.push(section);
-        memory = memory.max(most);
+        // With masquerading it would be that of `iptables-restore`.
+        if scenario.network.daemon_masquerades {
+            memory = memory.max(most);
+        }
     }
     eprintln!("{CROWD} attachments, {HANDS} at once …");
     sections.push(in_a_thread(|| crowd(bare, limit.saturating_sub(begin.elapsed())))?);

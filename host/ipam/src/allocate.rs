@@ -137,18 +137,25 @@ impl LockedPool {
         text.parse().ok().map(|address: IpAddr| address.to_canonical())
     }
 
+    /// A file that does not get shorter is written over, by one call that nothing can come between; otherwise a new one
+    /// takes its place. Replacing makes some file systems write to the disk at once, so it is not done each time.
     fn note_last(&self, number: usize, address: IpAddr) -> Result<(), Error> {
-        let name = last_name(number);
-        let drafted = self
-            .pool
-            .index()
-            .draft(&address.to_string())
-            .and_then(|draft| Ok(renameat(CWD, &draft, &self.dir, &name)?));
-        let noted = drafted.or_else(|_| {
-            self.pool.index().discard_draft();
-            write(self, &name, OFlags::TRUNC, &address.to_string())
-        });
+        let (name, text) = (last_name(number), address.to_string());
+        let fits = |about: fs::Metadata| about.is_file() && about.len() <= text.len() as u64;
+        let noted = if fs::metadata(self.pool.folder().join(&name)).is_ok_and(fits) {
+            write(self, &name, OFlags::empty(), &text)
+        } else {
+            self.replace_last(&name, &text).or_else(|_| {
+                self.pool.index().discard_draft();
+                write(self, &name, OFlags::TRUNC, &text)
+            })
+        };
         noted.map_err(|source| self.pool.io_of("write", &name, source))
+    }
+
+    fn replace_last(&self, name: &str, text: &str) -> io::Result<()> {
+        let draft = self.pool.index().draft(text)?;
+        Ok(renameat(CWD, draft, &self.dir, name)?)
     }
 }
 

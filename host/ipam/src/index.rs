@@ -18,6 +18,7 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use crate::Owner;
@@ -50,7 +51,8 @@ impl Index {
 
     /// Whether nobody has changed the pool since [`Index::seal`].
     pub(crate) fn is_valid(&self, pool: &File) -> bool {
-        fs::read_to_string(self.folder.join(STAMP)).is_ok_and(|stamp| stamp_of(pool).is_ok_and(|now| now == stamp))
+        let stamp = fs::read_to_string(self.folder.join(STAMP));
+        stamp.is_ok_and(|stamp| stamp_of(pool).is_ok_and(|now| now == stamp.trim_end()))
     }
 
     /// What a container has.
@@ -61,19 +63,19 @@ impl Index {
 
     /// Adds what one container got.
     pub(crate) fn insert(&self, container: &str, entries: &[Entry]) -> io::Result<()> {
-        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(self.bucket(container))?;
-        file.write_all(lines(entries).as_bytes())
+        self.change(container, |all| all.extend_from_slice(entries))
     }
 
     /// Takes out addresses that one container had.
     pub(crate) fn remove(&self, container: &str, addresses: &[IpAddr]) -> io::Result<()> {
+        self.change(container, |all| all.retain(|entry| !addresses.contains(&entry.address)))
+    }
+
+    fn change(&self, container: &str, change: impl FnOnce(&mut Vec<Entry>)) -> io::Result<()> {
         let file = self.bucket(container);
         let mut entries = read(&file)?;
-        entries.retain(|entry| !addresses.contains(&entry.address));
-        if entries.is_empty() {
-            return remove_if_there(&file);
-        }
-        fs::write(&file, lines(&entries))
+        change(&mut entries);
+        overwrite(&file, lines(&entries))
     }
 
     /// Makes the index anew, from what a survey of the pool found.
@@ -88,8 +90,7 @@ impl Index {
             buckets[bucket_of(entry.owner.container())] += &line(entry);
         }
         for (number, lines) in buckets.iter().enumerate().filter(|(_, lines)| !lines.is_empty()) {
-            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.file(number));
-            file?.write_all(lines.as_bytes())?;
+            overwrite(&self.file(number), lines.clone())?;
         }
         Ok(())
     }
@@ -100,8 +101,7 @@ impl Index {
         let past = Duration::new(PAST + random % PAST, (random >> 32) as u32 % 1_000_000_000);
         pool.set_modified(SystemTime::UNIX_EPOCH + past)?;
         let stamp = stamp_of(pool)?;
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(self.folder.join(STAMP));
-        file?.write_all(stamp.as_bytes())
+        overwrite(&self.folder.join(STAMP), stamp)
     }
 
     /// A new file outside of the pool but on its file system, in which something is written before it is seen.
@@ -148,12 +148,18 @@ fn bucket_of(container: &str) -> usize {
 }
 
 fn stamp_of(pool: &File) -> io::Result<String> {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    static BOOT: OnceLock<String> = OnceLock::new();
+    let boot = match BOOT.get() {
+        Some(boot) => boot,
+        None => {
+            let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+            BOOT.get_or_init(|| boot.trim().to_owned())
+        }
+    };
     let about = pool.metadata()?;
     // The time of the last change of any kind is in it too: nobody can set that one, so not even a restored backup fits.
     Ok(format!(
-        "{FORM} {} {} {} {}.{} {}.{}\n",
-        boot.trim(),
+        "{FORM} {boot} {} {} {}.{} {}.{}",
         about.dev(),
         about.ino(),
         about.mtime(),
@@ -161,6 +167,15 @@ fn stamp_of(pool: &File) -> io::Result<String> {
         about.ctime(),
         about.ctime_nsec()
     ))
+}
+
+/// Writes a text over what a file holds, and blank lines over the rest. The file gets no shorter: a file system may take
+/// shortening for a reason to write to the disk at once, and there is none, since no power cut can keep the stamp.
+fn overwrite(file: &Path, mut text: String) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(file)?;
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or_default();
+    text.extend(std::iter::repeat_n('\n', length.saturating_sub(text.len())));
+    file.write_all(text.as_bytes())
 }
 
 fn line(entry: &Entry) -> String {
@@ -181,7 +196,11 @@ fn read(file: &Path) -> io::Result<Vec<Entry>> {
         let (address, container, ifname) = (words.next()?.parse().ok()?, words.next()?, words.next()?);
         Some(Entry { address, owner: Owner::new(container, ifname) })
     };
-    text.lines().map(entry).collect::<Option<_>>().ok_or_else(|| io::ErrorKind::InvalidData.into())
+    text.lines()
+        .filter(|line| !line.is_empty())
+        .map(entry)
+        .collect::<Option<_>>()
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 fn remove_if_there(file: &Path) -> io::Result<()> {

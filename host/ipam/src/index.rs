@@ -57,25 +57,31 @@ impl Index {
 
     /// What a container has.
     pub(crate) fn of(&self, container: &str) -> io::Result<Vec<Entry>> {
-        let entries = read(&self.bucket(container))?;
-        Ok(entries.into_iter().filter(|entry| entry.owner.container() == container).collect())
+        let text = read(&self.bucket(container))?;
+        let entries = lines(&text).filter_map(|line| {
+            let Some((address, of, ifname)) = words(line) else { return Some(Err(io::ErrorKind::InvalidData.into())) };
+            let address = (of == container).then(|| address.parse().map_err(io::Error::other))?;
+            Some(address.map(|address| Entry { address, owner: Owner::new(of, ifname) }))
+        });
+        entries.collect()
     }
 
     /// Adds what one container got.
     pub(crate) fn insert(&self, container: &str, entries: &[Entry]) -> io::Result<()> {
-        self.change(container, |all| all.extend_from_slice(entries))
+        let file = self.bucket(container);
+        let old = read(&file)?;
+        let new: String = entries.iter().map(line).collect();
+        overwrite(&file, lines(&old).flat_map(|line| [line, "\n"]).chain([new.as_str()]).collect())
     }
 
     /// Takes out addresses that one container had.
     pub(crate) fn remove(&self, container: &str, addresses: &[IpAddr]) -> io::Result<()> {
-        self.change(container, |all| all.retain(|entry| !addresses.contains(&entry.address)))
-    }
-
-    fn change(&self, container: &str, change: impl FnOnce(&mut Vec<Entry>)) -> io::Result<()> {
         let file = self.bucket(container);
-        let mut entries = read(&file)?;
-        change(&mut entries);
-        overwrite(&file, lines(&entries))
+        let old = read(&file)?;
+        let gone: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+        let kept =
+            lines(&old).filter(|line| words(line).is_none_or(|(address, ..)| gone.iter().all(|gone| gone != address)));
+        overwrite(&file, kept.flat_map(|line| [line, "\n"]).collect())
     }
 
     /// Makes the index anew, from what a survey of the pool found.
@@ -182,25 +188,21 @@ fn line(entry: &Entry) -> String {
     format!("{}\t{}\t{}\n", entry.address, entry.owner.container(), entry.owner.ifname())
 }
 
-fn lines(entries: &[Entry]) -> String {
-    entries.iter().map(line).collect()
+fn words(line: &str) -> Option<(&str, &str, &str)> {
+    let (address, owner) = line.split_once('\t')?;
+    let (container, ifname) = owner.split_once('\t')?;
+    Some((address, container, ifname))
 }
 
-fn read(file: &Path) -> io::Result<Vec<Entry>> {
-    let text = match fs::read_to_string(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        text => text?,
-    };
-    let entry = |line: &str| {
-        let mut words = line.split('\t');
-        let (address, container, ifname) = (words.next()?.parse().ok()?, words.next()?, words.next()?);
-        Some(Entry { address, owner: Owner::new(container, ifname) })
-    };
-    text.lines()
-        .filter(|line| !line.is_empty())
-        .map(entry)
-        .collect::<Option<_>>()
-        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter(|line| !line.is_empty())
+}
+
+fn read(file: &Path) -> io::Result<String> {
+    match fs::read_to_string(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        text => text,
+    }
 }
 
 fn remove_if_there(file: &Path) -> io::Result<()> {

@@ -19,8 +19,8 @@ use super::wire::{
 /// The kernel fills at most so much at a time.
 const READ_SIZE: usize = 32 * 1024;
 /// How often something is tried again that others changed meanwhile. Each of them gets on, so this is a bound on how many
-/// plugins may work at the same moment.
-const ATTEMPTS: usize = 100;
+/// plugins may work on the same rules at the same moment.
+const ATTEMPTS: usize = 30;
 
 /// A socket for questions and transactions in the calling thread's network namespace.
 pub(in crate::bridge) struct Socket {
@@ -153,8 +153,8 @@ impl Socket {
     }
 }
 
-/// No such table or chain, or no such family in this kernel.
+/// No such table or chain, or no such family in this kernel. One without nf_tables calls every question invalid.
 fn is_absent(code: i32) -> bool {
-    let absent = [Errno::NOENT, Errno::OPNOTSUPP, Errno::AFNOSUPPORT];
+    let absent = [Errno::NOENT, Errno::OPNOTSUPP, Errno::AFNOSUPPORT, Errno::INVAL];
     absent.iter().any(|errno| code == errno.raw_os_error())
 }

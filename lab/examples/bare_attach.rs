@@ -6,7 +6,11 @@
 //! ```text
 //! bare_attach attach NETNS BRIDGE_INDEX HOST_END MTU FILE {ADDRESS/LENGTH GATEWAY NETWORK/LENGTH}…
 //! bare_attach detach NETNS FILE
+//! bare_attach peak FILE PROGRAM
 //! ```
+//!
+//! The last runs another program and writes down the most memory that it had, in KiB. The kernel counts from before `exec`, so
+//! whoever starts a program has to be small.
 
 use std::env;
 use std::error::Error;
@@ -14,6 +18,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::Command;
 
 use rustix::net::netdevice::name_to_index;
 use rustix::net::netlink::SocketAddrNetlink;
@@ -37,7 +42,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             attach(netns, bridge.parse()?, host_end, mtu.parse()?, file, addresses)
         }
         ["detach", netns, file] => detach(netns, file),
-        _ => Err("attach or detach, and what its documentation says".into()),
+        ["peak", file, program] => peak(file, program),
+        _ => Err("attach, detach or peak, and what the documentation says".into()),
     }
 }
 
@@ -89,6 +95,18 @@ fn detach(netns: &str, file: &str) -> Result<(), Box<dyn Error>> {
     move_into_link_name_space(File::open(netns)?.as_fd(), Some(LinkNameSpaceType::Network))?;
     tell(&[(RTM_DELLINK, 0, &link(0, 0, 0), Attributes::default().text(3, NAME))])?;
     Ok(fs::remove_file(file)?)
+}
+
+fn peak(file: &str, program: &str) -> Result<(), Box<dyn Error>> {
+    let status = Command::new(program).status()?;
+    // SAFETY: a `rusage` is numbers only, for which zero is a value.
+    let mut used: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a value that lives until the call has returned.
+    if unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut used) } != 0 {
+        return Err(io::Error::last_os_error().into());
+    }
+    fs::write(file, used.ru_maxrss.to_string())?;
+    if status.success() { Ok(()) } else { Err(format!("{program}: {status}").into()) }
 }
 
 /// Sends everything at once and reads an answer to each.

@@ -25,7 +25,8 @@ const NODE_PROGRAMS: [(&str, &str); 4] =
     [("containerd", "containerd"), ("runc", "runc"), ("busybox", "busybox-static"), (PLUGINS, PLUGINS_PACKAGE)];
 
 /// What some tests use; without it they are skipped.
-const TEST_PROGRAMS: [(&str, &str); 2] = [("strace", "strace"), ("podman", "podman")];
+const TEST_PROGRAMS: [(&str, &str); 4] =
+    [("nft", "nftables"), ("sysctl", "procps"), ("strace", "strace"), ("podman", "podman")];
 
 /// Programs that are not in `PATH`, but in [`plugin_dir`].
 const PLUGINS: &str = "the reference CNI plugins";

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::IpAddr;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,11 @@ pub(crate) fn current_test() -> String {
 
 /// A stage, or None (and a loud word) where namespaces are not allowed or plugins are missing.
 pub(crate) fn stage() -> Option<Stage> {
+    // What is left behind is looked for with it too.
+    if Command::new("nft").arg("--version").output().is_err() {
+        skip(&current_test(), "`nft` is not there. On Debian: apt-get install nftables");
+        return None;
+    }
     match Stage::enter() {
         Ok(stage) => Some(stage),
         Err(error @ (LabError::NotPermitted(_) | LabError::Missing { .. })) => {

@@ -15,9 +15,6 @@ pub(super) struct Usage {
     pub(super) wall: Duration,
     /// Of the whole tree of processes.
     pub(super) cpu: Duration,
-    /// The most memory that one of the processes had, in bytes. The kernel counts from before `exec`, so it is never less
-    /// than what this process has.
-    pub(super) memory: u64,
 }
 
 /// Runs a program to its end in a namespace. It has to succeed; what it wrote to standard output is returned.
@@ -48,7 +45,7 @@ pub(super) fn run(ns: &NetNs, command: &mut Command, input: &str) -> Result<(Usa
         Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_micros(time.tv_usec.unsigned_abs())
     };
     let cpu = time(used.ru_utime) + time(used.ru_stime);
-    Ok((Usage { wall, cpu, memory: used.ru_maxrss.unsigned_abs() * 1024 }, said))
+    Ok((Usage { wall, cpu }, said))
 }
 
 /// Waits for a child that nobody else waits for.

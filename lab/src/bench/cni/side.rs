@@ -1,5 +1,6 @@
 //! Who is measured: a program with a host of its own, which attaches and detaches.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use twill_lab::cni::{Container, Host, Implementation, Network, Stage};
 use twill_lab::{LabError, NetNs, Result};
 
 use super::call::{self, Usage};
+use crate::bench::sample::Sample;
 use crate::bench::system;
 
 /// A program that attaches.
@@ -129,6 +131,19 @@ impl Side {
             _ => self.host.call(self.who.implementation(), "DEL", container).previous(result).command(),
         };
         call::run(&self.host.ns, &mut command, &input).map(|(usage, _)| usage)
+    }
+
+    /// The most memory that an ADD and a DEL have, in MiB.
+    pub(super) fn peak(&self, container: &Container) -> Result<Sample> {
+        let file = self.host.path("peak");
+        let mut most = Sample::default();
+        for verb in ["ADD", "DEL"] {
+            let words = [self.bare.as_os_str(), OsStr::new("peak"), file.as_os_str()];
+            self.host.call(self.who.implementation(), verb, container).through(words).run()?;
+            let kib = fs::read_to_string(&file).map_err(system(format!("read {}", file.display())))?;
+            most.push(kib.parse::<f64>().unwrap_or(f64::NAN) / 1024.0);
+        }
+        Ok(most)
     }
 
     /// Takes the bridge away.

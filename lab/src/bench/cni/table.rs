@@ -16,6 +16,8 @@ pub(super) enum Goal {
     OfBare(f64),
     /// At most so much more than the bare program's median.
     OverBare(f64),
+    /// At most so many times what ours took when no address was given: the second number.
+    OfEmptyPool(f64, f64),
     /// At most so much.
     AtMost(f64),
 }
@@ -52,7 +54,7 @@ impl Row {
         self.samples.iter().find(|(found, _)| *found == who).map(|(_, sample)| sample)
     }
 
-    fn median(&self, who: Who) -> Option<f64> {
+    pub(super) fn median(&self, who: Who) -> Option<f64> {
         self.of(who)?.median()
     }
 
@@ -82,6 +84,10 @@ impl Row {
                 Goal::OverBare(limit) => {
                     let more = ours - self.median(Who::Bare)?;
                     (more, limit, format!("{}{} over bare ≤ {}", sign(more), number(more.abs()), number(limit)))
+                }
+                Goal::OfEmptyPool(limit, empty) => {
+                    let times = ours / empty;
+                    (times, limit, format!("×{} of an empty pool ≤ {}", number(times), number(limit)))
                 }
                 Goal::AtMost(limit) => (ours, limit, format!("≤ {}", number(limit))),
             };

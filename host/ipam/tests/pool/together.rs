@@ -9,7 +9,7 @@ use crate::common::{Bench, eth0};
 use crate::host_local::installed;
 
 const THREADS: usize = 8;
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 25;
 
 #[test]
 fn nobody_gets_what_somebody_has() {

@@ -34,7 +34,10 @@ fn detached(host: &Host, implementation: Implementation) -> Snapshot {
 pub(crate) fn comparable(line: String) -> Option<String> {
     let meant = [": txqlen = ", "keep_addr_on_down = ", ": ifalias = ", "pool: .twill"];
     let container = !line.starts_with("host: ");
-    if meant.iter().any(|word| line.contains(word)) || (container && line.contains("eth0/addr_assign_type:")) {
+    // A bridge learns where a pod is as soon as the pod says anything, be it now or in a moment.
+    let learned = line.contains(": fdb ") && line.ends_with(" state=");
+    if learned || meant.iter().any(|word| line.contains(word)) || (container && line.contains("eth0/addr_assign_type:"))
+    {
         return None;
     }
     Some(match line.split_once(": ") {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::config::{Object, config_error};
 use crate::subnet::Subnet;
-use crate::{Error, NetConf};
+use crate::{Error, NetConf, cidr};
 
 const DEFAULT_DELEGATE: &str = "bridge";
 const DEFAULT_IPAM: &str = "host-local";
@@ -93,7 +93,7 @@ fn given_routes(conf: &NetConf) -> Result<Vec<Value>, Error> {
     };
     for route in &routes {
         let dst = route.get("dst").and_then(Value::as_str);
-        if dst.and_then(|dst| dst.parse::<IpNet>().ok()).is_none() {
+        if dst.and_then(cidr::network).is_none() {
             return Err(config_error(format!("ipam.routes holds {route}; each needs a `dst` like \"10.0.0.0/8\"")));
         }
     }

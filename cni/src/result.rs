@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use crate::config::Object;
-use crate::{Error, Version};
+use crate::{Error, Version, cidr};
 
 /// What IPAM answers.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -86,7 +86,7 @@ impl Route {
     /// Takes a route from a configuration or a result.
     pub fn read(value: &Value) -> Result<Route, String> {
         let bad = |what: &str| format!("the route {value} has {what}");
-        let dst = value.get("dst").and_then(Value::as_str).and_then(|dst| dst.parse().ok());
+        let dst = value.get("dst").and_then(Value::as_str).and_then(cidr::network);
         let mut route = Route::to(dst.ok_or_else(|| bad("no `dst` like \"10.0.0.0/8\""))?);
         route.gw = match value.get("gw") {
             None | Some(Value::Null) => None,

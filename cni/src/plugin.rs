@@ -10,6 +10,8 @@ use crate::bridge::Network;
 use crate::cni_args::CniArgs;
 use crate::config::{Object, VALID_ATTACHMENTS};
 use crate::delegate::Delegate;
+use crate::netlink::{Link, Socket};
+use crate::netns::Namespace;
 use crate::result::Attached;
 use crate::{Attachment, Error, NetConf, Request, Verb, Version};
 
@@ -44,12 +46,13 @@ impl Plugin {
         }
     }
 
-    /// Removes what an ADD that failed may have left.
-    pub fn undo(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
+    /// Whether a DEL has to follow if the ADD fails. Asked before the ADD.
+    pub fn may_undo(&self, request: &Request, attachment: &Attachment) -> bool {
         match self {
-            // It has done so itself. What it found there before, it must leave.
-            Plugin::Own(_) => Ok(()),
-            Plugin::Program(..) => self.del(request, attachment),
+            // It takes back what it did, and nothing else.
+            Plugin::Own(_) => false,
+            // A program leaves half of it. But its DEL would take the interface that was there before, whoever made that.
+            Plugin::Program(..) => !has_interface(&request.netns, attachment.ifname()).unwrap_or(false),
         }
     }
 
@@ -102,6 +105,10 @@ impl Plugin {
             }
         }
     }
+}
+
+fn has_interface(netns: &str, name: &str) -> Result<bool, Error> {
+    Namespace::open(netns)?.within(|| Ok(Socket::open()?.question(&Link::by_name(name), Link::read).is_ok()))
 }
 
 fn described(attachment: &Attachment) -> Value {

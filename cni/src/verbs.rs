@@ -9,15 +9,16 @@ use crate::{Attachment, Error, NetConf, Request, Version, complete, netns, note,
 /// Attaches a container and returns the delegate's result.
 ///
 /// What DEL needs is saved before the delegate runs. If the delegate fails, what it left is removed at once; if that
-/// fails as well, the saved state stays for the runtime's DEL. Where there was state already, the attachment existed
-/// before this call: then nothing is cleaned up, since that could take the network from a running container, and the
-/// earlier state is put back.
+/// fails as well, the saved state stays for the runtime's DEL. Where there was state or the interface already, the attachment
+/// existed before this call: then nothing is cleaned up, since that could take the network from a running container, and
+/// the earlier state is put back.
 pub fn add(request: &Request, conf: &NetConf, attachment: &Attachment, version: Version) -> Result<Vec<u8>, Error> {
     netns::refuse_own(request)?;
     let config = complete::complete(conf, &readiness::subnet(conf)?)?;
     let plugin = Plugin::of(config.clone(), conf, request)?;
     let store = Store::new(&conf.data_dir);
     let earlier = store.bytes(attachment);
+    let may_undo = plugin.may_undo(request, attachment);
     // A power cut ends the container as well. What is done here can be undone without the file, by a program it cannot.
     let flush = matches!(plugin, Plugin::Program(..));
     store.save(attachment, &config, &request.netns, flush)?;
@@ -27,7 +28,7 @@ pub fn add(request: &Request, conf: &NetConf, attachment: &Attachment, version: 
                 note(format_args!("after a failed ADD of {attachment}, which has been added before: {error}"));
             }
         }
-        None => match plugin.undo(request, attachment) {
+        None => match if may_undo { plugin.del(request, attachment) } else { Ok(()) } {
             Ok(()) => store.forget(attachment, Some(&store.file(attachment))),
             Err(error) => note(format_args!("after a failed ADD of {attachment}, a DEL is still needed: {error}")),
         },

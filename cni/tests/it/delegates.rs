@@ -251,6 +251,18 @@ fn a_failed_add_leaves_nothing() {
 }
 
 #[test]
+fn a_second_add_takes_nothing_from_a_pod_whose_state_is_lost() {
+    on_a_node("a_second_add_takes_nothing_from_a_pod_whose_state_is_lost", |node| {
+        node.run("ADD", "c1", "eth0", &conf("1.0.0")).result();
+        fs::remove_dir_all(STATE).unwrap();
+        node.run("ADD", "c1", "eth0", &conf("1.0.0")).error(999);
+        assert_eq!(node.addresses("eth0").unwrap(), ["10.244.3.2/24"]);
+        assert_eq!((node.reserved(), node.state()), (vec!["10.244.3.2".to_owned()], vec![]));
+        sh("ip netns exec pod ping -c1 -w10 10.244.3.1");
+    });
+}
+
+#[test]
 fn check_finds_a_lost_address() {
     on_a_node("check_finds_a_lost_address", |node| {
         let plain = json!({ "name": "cbr0", "type": "flannel", "cniVersion": "1.0.0" });

@@ -19,6 +19,7 @@ fn a_cluster_lives() {
     nodes_wait_for_a_network(&mut cluster);
     twill_makes_them_ready(&cluster);
     let pods = work_gets_done(&cluster);
+    pods_are_attached_in_one_process(&cluster, &pods);
     ports_of_nodes_lead_to_pods(&cluster);
     daemons_restart_under_load(&cluster, &pods);
     a_third_node_joins(&mut cluster);
@@ -81,6 +82,18 @@ fn work_gets_done(cluster: &Cluster) -> Vec<Web> {
     assert_eq!(answers, names, "each pod answers at the Service's address, and nobody else");
     cluster.journal.say(&format!("the Service's address leads to all {} of them", answers.len()));
     pods
+}
+
+/// Only the plugin's own work gives the host's end of a pod an alias.
+fn pods_are_attached_in_one_process(cluster: &Cluster, pods: &[Web]) {
+    for node in ["n1", "n2"] {
+        let links = cluster.machine(node).unwrap().ns.ip_json(&["link", "show", "type", "veth"]).unwrap();
+        let aliases = links.as_array().unwrap().iter().filter_map(|link| link["ifalias"].as_str());
+        let attached = aliases.filter(|alias| alias.starts_with("cbr0 ") && alias.ends_with(" eth0")).count();
+        let here = pods.iter().filter(|pod| pod.node == node).count();
+        assert!(attached >= here, "{attached} of at least {here} pods of {node}: {links:#}");
+    }
+    cluster.journal.say("containerd attached them through the plugin, which started no other program");
 }
 
 fn ports_of_nodes_lead_to_pods(cluster: &Cluster) {

@@ -10,8 +10,6 @@ use twill_model::{Family, Mac};
 use crate::{Interest, Key, Observed, RouteValue, Value};
 use twill_wire::message::{AF_BRIDGE, AF_INET, AF_INET6, address, attributes, u16_at, u32_at};
 
-const NUD_REACHABLE: u16 = 0x02;
-const NUD_STALE: u16 = 0x04;
 const NUD_NOARP: u16 = 0x40;
 const NUD_PERMANENT: u16 = 0x80;
 
@@ -48,24 +46,21 @@ const RTAX_MTU: u16 = 2;
 pub(crate) enum Neighbor {
     /// An entry that belongs to the picture.
     Entry(Key, Observed),
-    /// Something that fades by itself: under this key there is nothing to count on.
+    /// Something that fades by itself, or the resolver at work: under this key there is nothing to count on. A deleted
+    /// neighbour that a packet asks for at that moment fails and stays: its failure is all that is told of the deletion.
     Passing(Key),
-    /// Nothing of ours, or the resolver at work.
+    /// Nothing of ours.
     Noise,
 }
 
-/// Reads an RTM_*NEIGH message. With `deleted`, the entry's last state does not matter.
-pub(crate) fn neighbor(payload: &[u8], interest: &Interest, deleted: bool) -> Neighbor {
-    parse_neighbor(payload, interest, deleted).unwrap_or(Neighbor::Noise)
+/// Reads an RTM_*NEIGH message.
+pub(crate) fn neighbor(payload: &[u8], interest: &Interest) -> Neighbor {
+    parse_neighbor(payload, interest).unwrap_or(Neighbor::Noise)
 }
 
-fn parse_neighbor(payload: &[u8], interest: &Interest, deleted: bool) -> Option<Neighbor> {
+fn parse_neighbor(payload: &[u8], interest: &Interest) -> Option<Neighbor> {
     let (protocol, link, state) = (*payload.first()?, u32_at(payload, 4)?, u16_at(payload, 8)?);
     if !interest.has_link(link) {
-        return None;
-    }
-    let settled = state & (NUD_PERMANENT | NUD_NOARP | NUD_REACHABLE | NUD_STALE) != 0;
-    if !settled && !deleted {
         return None;
     }
     let (mut destination, mut mac, mut plain) = (None, None, true);
@@ -305,7 +300,7 @@ mod tests {
                 RouteNews::Entry(key, observed) => Some((key, observed)),
                 RouteNews::Other(_) | RouteNews::Noise => None,
             },
-            _ => match neighbor(payload, interest, false) {
+            _ => match neighbor(payload, interest) {
                 Neighbor::Entry(key, observed) => Some((key, observed)),
                 Neighbor::Passing(_) | Neighbor::Noise => None,
             },

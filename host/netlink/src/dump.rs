@@ -74,7 +74,7 @@ fn neighbors(
         if payload.first() != Some(&wanted) {
             return None;
         }
-        match decode::neighbor(payload, interest, false) {
+        match decode::neighbor(payload, interest) {
             Neighbor::Entry(key, observed) => Some((key, observed)),
             Neighbor::Passing(_) | Neighbor::Noise => None,
         }

@@ -151,7 +151,7 @@ fn event(message: &RawMessage<'_>, interest: &Interest) -> Option<Event> {
     match message.kind {
         RTM_NEWNEIGH | RTM_DELNEIGH => {
             let deleted = message.kind == RTM_DELNEIGH;
-            match decode::neighbor(message.payload, interest, deleted) {
+            match decode::neighbor(message.payload, interest) {
                 Neighbor::Entry(key, observed) => {
                     Some(Event::Entry { key, observed: Some(observed).filter(|_| !deleted) })
                 }

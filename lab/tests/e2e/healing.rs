@@ -101,6 +101,17 @@ fn a_deleted_neighbour() {
     });
 }
 
+/// As one that is deleted while a packet asks for it: it does not go, and nothing but its failure is told.
+#[test]
+fn a_failed_neighbour() {
+    let Some(lab) = pair() else { return };
+    let ns = &lab.node(0).ns;
+    back_soon("neighbour declared to have failed", &lab, || {
+        ns.run(&["ip", "neigh", "change", "10.244.2.0", "dev", "flannel.1", "nud", "failed"]).unwrap();
+        ns.run(&["ip", "neigh", "change", "fd00:10:244:2::", "dev", "flannel-v6.1", "nud", "failed"]).unwrap();
+    });
+}
+
 #[test]
 fn a_deleted_forwarding_entry() {
     let Some(lab) = pair() else { return };

@@ -19,12 +19,31 @@ const TARGET: &str = match () {
     () => panic!("Twill runs on x86_64 and aarch64"),
 };
 
+/// What bounds a guest's work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Metering {
+    /// Processor time: what the daemon does.
+    #[default]
+    Time,
+    /// Time, and beside it the guest's operations are counted. The count is the same on every machine and each time, and
+    /// costs the guest some speed: for measuring, not for the daemon.
+    Fuel,
+}
+
 /// An engine that compiles: for the build and for the compiler process, never for the daemon.
 ///
 /// # Errors
 /// When this machine cannot run the compiler for its own processor.
 pub fn compiler() -> Result<Engine> {
-    Engine::new(settings().target(TARGET)?)
+    compiler_for(Metering::Time)
+}
+
+/// An engine that compiles for engines that measure so.
+///
+/// # Errors
+/// When this machine cannot run the compiler for its own processor.
+pub fn compiler_for(metering: Metering) -> Result<Engine> {
+    Engine::new(settings(metering).target(TARGET)?)
 }
 
 /// A name for what an engine can run: code made under the same name fits.
@@ -40,15 +59,24 @@ pub fn compatibility(engine: &Engine) -> String {
 /// # Errors
 /// When the processor or the kernel lacks what wasmtime needs.
 pub fn runtime() -> Result<Engine> {
-    Engine::new(settings().enable_compiler(false))
+    runtime_for(Metering::Time)
+}
+
+/// An engine that only runs what a compiler for the same measure made.
+///
+/// # Errors
+/// When the processor or the kernel lacks what wasmtime needs.
+pub fn runtime_for(metering: Metering) -> Result<Engine> {
+    Engine::new(settings(metering).enable_compiler(false))
 }
 
 /// Everything a guest does not need is off: what is not there cannot be attacked, and results are the same on every
 /// machine (no relaxed SIMD, canonical NaN).
-fn settings() -> Config {
+fn settings(metering: Metering) -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
+        .consume_fuel(metering == Metering::Fuel)
         .max_wasm_stack(GUEST_STACK)
         .cranelift_opt_level(OptLevel::Speed)
         .cranelift_nan_canonicalization(true)

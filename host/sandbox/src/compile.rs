@@ -9,8 +9,9 @@ use std::os::unix::process::ExitStatusExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::time::timeout;
+use twill_engine::Metering;
 
-use crate::confine::COMPILER_COMMAND;
+use crate::confine::{COMPILER_COMMAND, METERED_COMPILER_COMMAND};
 use crate::log::printable;
 
 /// The compiler's time, in all.
@@ -47,13 +48,16 @@ pub enum CompileError {
 ///
 /// # Errors
 /// When the component does not compile, or the process cannot be run.
-pub async fn compile(exe: &Path, wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
-    timeout(TIME, run(exe, wasm)).await.map_err(|_| CompileError::TimedOut)?
+pub async fn compile(exe: &Path, metering: Metering, wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
+    timeout(TIME, run(exe, metering, wasm)).await.map_err(|_| CompileError::TimedOut)?
 }
 
-async fn run(exe: &Path, wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
+async fn run(exe: &Path, metering: Metering, wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
     let mut child = Command::new(exe)
-        .arg(COMPILER_COMMAND)
+        .arg(match metering {
+            Metering::Time => COMPILER_COMMAND,
+            Metering::Fuel => METERED_COMPILER_COMMAND,
+        })
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::piped())

@@ -16,11 +16,14 @@ use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
     set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
+use twill_engine::Metering;
 
 use crate::inspect::{MAX_COMPONENT, inspect};
 
 /// The hidden subcommand: `twill compile-component < component > code`.
 pub const COMPILER_COMMAND: &str = "compile-component";
+/// The same for code that counts what it does.
+pub const METERED_COMPILER_COMMAND: &str = "compile-component-metered";
 
 /// Bytes of address space.
 const MEMORY: u64 = 1 << 30;
@@ -29,8 +32,8 @@ const TIME: u64 = 60;
 /// `nobody`.
 const NOBODY: u32 = 65534;
 
-/// What the daemon's `main` does, before anything else, when its first argument is [`COMPILER_COMMAND`]: gives away all
-/// rights, reads a component from standard input and writes its code to standard output. On failure, one line on standard
+/// What the daemon's `main` does, before anything else, when its first argument is [`COMPILER_COMMAND`] or
+/// [`METERED_COMPILER_COMMAND`]: gives away all rights, reads a component from standard input and writes its code to standard output. On failure, one line on standard
 /// error says why.
 ///
 /// Must be called while the process has one thread.
@@ -50,7 +53,11 @@ fn compile() -> Result<(), String> {
     let limit = MAX_COMPONENT as u64 + 1;
     io::stdin().lock().take(limit).read_to_end(&mut wasm).map_err(|e| format!("reading the component: {e}"))?;
     inspect(&wasm).map_err(|why| format!("it {why}"))?;
-    let engine = twill_engine::compiler().map_err(|e| format!("setting up the compiler: {e:#}"))?;
+    let metering = match std::env::args_os().nth(1) {
+        Some(command) if command == METERED_COMPILER_COMMAND => Metering::Fuel,
+        _ => Metering::Time,
+    };
+    let engine = twill_engine::compiler_for(metering).map_err(|e| format!("setting up the compiler: {e:#}"))?;
     let code = engine.precompile_component(&wasm).map_err(|e| one_line(&format!("{e:#}")))?;
     io::stdout().lock().write_all(&code).map_err(|e| format!("handing over the code: {e}"))
 }

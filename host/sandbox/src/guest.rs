@@ -2,12 +2,14 @@
 
 use std::mem;
 use std::sync::Arc;
+use std::time::Duration;
 
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Engine, ResourceLimiter, Result, Store, bail};
 
 use crate::log::{GuestLog, printable};
 use crate::wasi;
+use crate::worker::Surroundings;
 
 pub(crate) mod bindings {
     wasmtime::component::bindgen!({
@@ -33,6 +35,7 @@ const MAX_TABLE_ELEMENTS: usize = 100_000;
 pub(crate) struct State {
     log: Arc<GuestLog>,
     random: u64,
+    clock: Duration,
     memory_limit: usize,
     memory_used: usize,
     out_of_memory: bool,
@@ -54,11 +57,18 @@ pub(crate) fn linker(engine: &Engine) -> Result<Linker<State>> {
 }
 
 /// A fresh store for one call.
-pub(crate) fn store(engine: &Engine, log: Arc<GuestLog>, seed: &[u8; 32], memory_limit: usize) -> Store<State> {
+pub(crate) fn store(
+    engine: &Engine,
+    log: Arc<GuestLog>,
+    seed: &[u8; 32],
+    surroundings: Surroundings,
+    memory_limit: usize,
+) -> Store<State> {
     let [a, b, c, d, e, f, g, h, ..] = *seed;
     let state = State {
         log,
-        random: u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+        random: u64::from_be_bytes([a, b, c, d, e, f, g, h]) ^ surroundings.random,
+        clock: surroundings.clock,
         memory_limit,
         memory_used: 0,
         out_of_memory: false,
@@ -79,6 +89,16 @@ impl State {
 
     pub(crate) fn memory_limit(&self) -> usize {
         self.memory_limit
+    }
+
+    /// Bytes of memory that the guest has.
+    pub(crate) fn memory_used(&self) -> usize {
+        self.memory_used
+    }
+
+    /// What every clock says.
+    pub(crate) fn clock(&self) -> Duration {
+        self.clock
     }
 
     /// What the guest wrote to stderr, mostly the reason of a panic.

@@ -4,13 +4,16 @@
 
 use std::fmt;
 
-use wasmparser::{Encoding, Parser, Payload};
+use crate::anatomy::Anatomy;
 
 /// The version of `twill:backend` that this host speaks. It loads backends of the same major version.
 pub const CONTRACT_VERSION: &str = "1.0.0";
 
 /// Larger components are refused: a scripting engine with its library is about 20 MiB.
 pub const MAX_COMPONENT: usize = 64 << 20;
+
+/// What a backend exports.
+pub(crate) const PLANNER: &str = "twill:backend/planner";
 
 /// Interfaces of `twill:backend` 1.x that this host has.
 const OURS: [&str; 2] = ["twill:backend/types", "twill:backend/log"];
@@ -49,6 +52,18 @@ pub enum Refusal {
     /// Something else.
     #[error("is not WebAssembly: it does not begin with the bytes `\\0asm`")]
     NotWasm,
+    /// Packed.
+    #[error("is packed with gzip, and not a component as it is")]
+    Gzip,
+    /// What wasmtime makes of a component, or some other program.
+    #[error("is machine code (as a .cwasm file is), and Twill takes no code that it has not compiled itself")]
+    MachineCode,
+    /// The contract, or another one.
+    #[error("is WIT text: a contract, not a component that keeps one")]
+    WitText,
+    /// WebAssembly as people read it.
+    #[error("is WebAssembly as text, not in its binary form")]
+    WasmText,
     /// WebAssembly, but only half the way.
     #[error("is a core module, not a component: build with --target wasm32-wasip2")]
     CoreModule,
@@ -61,6 +76,9 @@ pub enum Refusal {
     /// It wants what a later host has.
     #[error("imports {}, which this Twill does not have: it speaks twill:backend {CONTRACT_VERSION}", List(.0))]
     Unknown(Vec<String>),
+    /// It is a backend for another generation of hosts.
+    #[error("speaks twill:backend {0}, and this Twill speaks {CONTRACT_VERSION}")]
+    OtherMajor(String),
     /// It is a component for something else.
     #[error(
         "is not a backend for this Twill, which speaks twill:backend {CONTRACT_VERSION}: \
@@ -70,65 +88,60 @@ pub enum Refusal {
     NoPlanner(Vec<String>),
 }
 
+impl Refusal {
+    /// What its author can do about it. A sentence without its full stop.
+    #[must_use]
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::Empty | Self::Damaged(_) => "build or copy it again, and compare the digests",
+            Self::TooBig(_) => {
+                "leave out what the backend does not need; a scripting engine with its library is 20 MiB"
+            }
+            Self::NotWasm => "give the .wasm file of a component; `twill backend build` makes one",
+            Self::Gzip => "unpack it with `gunzip`",
+            Self::MachineCode => "give the .wasm file that it was compiled from",
+            Self::WitText => "build a component that exports what it describes; `twill backend new` begins one",
+            Self::WasmText => "turn it into a component with `wasm-tools parse -o NAME.wasm`",
+            Self::CoreModule => {
+                "build for the target wasm32-wasip2, or turn the module into a component with `wasm-tools component new`"
+            }
+            Self::Forbidden(_) => {
+                "leave out what needs it: a backend computes, and has no files, sockets, processes or servers. Libraries that \
+                 only might need it often have a feature to switch it off"
+            }
+            Self::Unknown(_) => "take a newer Twill, or build against an older release of the contract",
+            Self::OtherMajor(_) => "take a Twill that speaks it, or build against the contract that this one speaks",
+            Self::NoPlanner(_) => "build against the world `backend` of wit/backend.wit, and export `planner`",
+        }
+    }
+}
+
 /// Refuses what can be seen to be no backend.
 ///
 /// # Errors
 /// The first reason that is found.
 pub fn inspect(bytes: &[u8]) -> Result<(), Refusal> {
-    if bytes.is_empty() {
-        return Err(Refusal::Empty);
-    }
-    if bytes.len() > MAX_COMPONENT {
-        return Err(Refusal::TooBig(bytes.len()));
-    }
-    if !bytes.starts_with(b"\0asm") {
-        return Err(Refusal::NotWasm);
-    }
-    let names = Names::read(bytes)?;
-    let (ours, others): (Vec<_>, Vec<_>) =
-        names.imports.into_iter().filter(|name| !is_allowed(name)).partition(|name| name.starts_with("twill:backend/"));
+    check(&Anatomy::read(bytes)?)
+}
+
+/// Refuses a component that cannot be a backend.
+fn check(anatomy: &Anatomy) -> Result<(), Refusal> {
+    let refused = anatomy.imports.iter().filter(|name| !is_allowed(name)).cloned();
+    let (ours, others): (Vec<_>, Vec<_>) = refused.partition(|name| name.starts_with("twill:backend/"));
     if !others.is_empty() {
         return Err(Refusal::Forbidden(others));
+    }
+    let found = anatomy.contract().filter(|version| !version.starts_with("1."));
+    if let Some(found) = found {
+        return Err(Refusal::OtherMajor(found.to_owned()));
     }
     if !ours.is_empty() {
         return Err(Refusal::Unknown(ours));
     }
-    if !names.exports.iter().any(|name| is_version_of(name, "twill:backend/planner", "1.")) {
-        return Err(Refusal::NoPlanner(names.exports));
+    if !anatomy.exports.iter().any(|name| is_version_of(name, PLANNER, "1.")) {
+        return Err(Refusal::NoPlanner(anatomy.exports.clone()));
     }
     Ok(())
-}
-
-struct Names {
-    imports: Vec<String>,
-    exports: Vec<String>,
-}
-
-impl Names {
-    fn read(bytes: &[u8]) -> Result<Self, Refusal> {
-        let damaged = |e: wasmparser::BinaryReaderError| Refusal::Damaged(e.to_string());
-        let mut names = Self { imports: Vec::new(), exports: Vec::new() };
-        let mut depth = 0_u32;
-        for payload in Parser::new(0).parse_all(bytes) {
-            match payload.map_err(damaged)? {
-                Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => return Err(Refusal::CoreModule),
-                Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
-                Payload::End(_) => depth = depth.saturating_sub(1),
-                Payload::ComponentImportSection(section) if depth == 0 => {
-                    for import in section {
-                        names.imports.push(import.map_err(damaged)?.name.name.to_owned());
-                    }
-                }
-                Payload::ComponentExportSection(section) if depth == 0 => {
-                    for export in section {
-                        names.exports.push(export.map_err(damaged)?.name.name.to_owned());
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(names)
-    }
 }
 
 fn is_allowed(import: &str) -> bool {
@@ -187,6 +200,35 @@ mod tests {
              it should export twill:backend/planner@1 and exports nothing"
         );
         assert_eq!(sentence(&vec![0; MAX_COMPONENT + 1]), "has 67108865 bytes, and a component may have 67108864");
+    }
+
+    #[test]
+    fn what_people_mistake_for_a_component() {
+        for (bytes, refusal) in [
+            (&b"\x1f\x8b\x08\0"[..], Refusal::Gzip),
+            (b"\x7fELF\x02\x01\x01", Refusal::MachineCode),
+            (b"// the contract\npackage twill:backend@1.0.0;\n", Refusal::WitText),
+            (b"/// docs\n\nworld backend {}", Refusal::WitText),
+            (b"  (component)", Refusal::WasmText),
+            (b"(module)", Refusal::WasmText),
+            (b"packages", Refusal::NotWasm),
+            (b"\xff\xfe", Refusal::NotWasm),
+        ] {
+            assert_eq!(inspect(bytes), Err(refusal), "{:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn another_generation() {
+        let component = |exports: &[&str]| Anatomy {
+            exports: exports.iter().map(ToString::to_string).collect(),
+            ..Anatomy::default()
+        };
+        assert_eq!(check(&component(&["twill:backend/planner@1.4.0"])), Ok(()));
+        let error = check(&component(&["twill:backend/planner@2.0.0"])).unwrap_err();
+        assert_eq!(error.to_string(), "speaks twill:backend 2.0.0, and this Twill speaks 1.0.0");
+        let both = component(&["twill:backend/planner@2.0.0", "twill:backend/planner@1.0.0"]);
+        assert_eq!(check(&both), Ok(()));
     }
 
     #[test]

@@ -34,6 +34,7 @@
 //! # Ok(()) }
 //! ```
 
+mod anatomy;
 mod artifact;
 mod ask;
 mod cache;
@@ -50,11 +51,13 @@ mod wasi;
 mod watchdog;
 mod worker;
 
+pub use anatomy::{Anatomy, Producer};
 pub use artifact::{Artifact, Digest, ParseDigestError, Precompiled};
 pub use ask::PeerAnswer;
 pub use compile::{CompileError, compile};
-pub use confine::{COMPILER_COMMAND, compiler_main};
+pub use confine::{COMPILER_COMMAND, METERED_COMPILER_COMMAND, compiler_main};
 pub use fault::{CallError, Fault};
 pub use inspect::{CONTRACT_VERSION, MAX_COMPONENT, Refusal, inspect};
 pub use sandbox::{LoadError, LoadFailure, Loaded, Options, Sandbox, SetupError};
-pub use worker::{Counters, Limits};
+pub use twill_engine::Metering;
+pub use worker::{Counters, Limits, Surroundings};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::spawn_blocking;
+use twill_engine::Metering;
 use twill_model::{Descriptor, Node, NodePlan, Peer};
 use wasmtime::component::Component;
 
@@ -15,7 +16,7 @@ use crate::compile::{CompileError, compile};
 use crate::fault::CallError;
 use crate::inspect::{CONTRACT_VERSION, Refusal, inspect};
 use crate::log::GuestLog;
-use crate::worker::{Counters, Guest, Limits, Worker};
+use crate::worker::{Counters, Guest, Limits, Surroundings, Worker};
 use crate::{Artifact, Digest, Precompiled};
 
 /// How a sandbox works.
@@ -23,8 +24,12 @@ use crate::{Artifact, Digest, Precompiled};
 pub struct Options {
     /// What guests may take.
     pub limits: Limits,
+    /// What their work is measured by.
+    pub metering: Metering,
+    /// What they find when they look around.
+    pub surroundings: Surroundings,
     /// The program that calls [`compiler_main`](crate::compiler_main) when its first argument is
-    /// [`COMPILER_COMMAND`](crate::COMPILER_COMMAND).
+    /// [`COMPILER_COMMAND`](crate::COMPILER_COMMAND) or [`METERED_COMPILER_COMMAND`](crate::METERED_COMPILER_COMMAND).
     pub compiler: PathBuf,
     /// Where compiled code is kept; without it, components are compiled at every start.
     pub cache: Option<PathBuf>,
@@ -33,7 +38,13 @@ pub struct Options {
 impl Default for Options {
     /// The usual limits, this very program as the compiler, no cache.
     fn default() -> Self {
-        Self { limits: Limits::default(), compiler: "/proc/self/exe".into(), cache: None }
+        Self {
+            limits: Limits::default(),
+            metering: Metering::default(),
+            surroundings: Surroundings::default(),
+            compiler: "/proc/self/exe".into(),
+            cache: None,
+        }
     }
 }
 
@@ -103,9 +114,9 @@ impl Sandbox {
     /// # Errors
     /// When the processor or the kernel lacks what running guests needs.
     pub fn new(options: Options) -> Result<Self, SetupError> {
-        let engine = twill_engine::runtime().map_err(|e| SetupError(format!("{e:#}")))?;
+        let engine = twill_engine::runtime_for(options.metering).map_err(|e| SetupError(format!("{e:#}")))?;
         let compatibility = twill_engine::compatibility(&engine).into();
-        let worker = Worker::start(engine, options.limits).map_err(SetupError)?;
+        let worker = Worker::start(engine, &options).map_err(SetupError)?;
         Ok(Self { worker, options: Arc::new(options), compatibility })
     }
 
@@ -195,7 +206,7 @@ impl Sandbox {
             }
         }
         let start = Instant::now();
-        let code = compile(&self.options.compiler, &bytes).await?;
+        let code = compile(&self.options.compiler, self.options.metering, &bytes).await?;
         let compiling = Some(start.elapsed());
         if let Some(cache) = cache {
             let copy = code.clone();

@@ -250,7 +250,8 @@ impl cli::terminal_stderr::Host for State {
 
 impl clocks::wall_clock::Host for State {
     fn now(&mut self) -> Result<Datetime> {
-        Ok(Datetime { seconds: 0, nanoseconds: 0 })
+        let clock = self.clock();
+        Ok(Datetime { seconds: clock.as_secs(), nanoseconds: clock.subsec_nanos() })
     }
 
     fn resolution(&mut self) -> Result<Datetime> {
@@ -260,7 +261,7 @@ impl clocks::wall_clock::Host for State {
 
 impl clocks::monotonic_clock::Host for State {
     fn now(&mut self) -> Result<u64> {
-        Ok(0)
+        Ok(u64::try_from(self.clock().as_nanos()).unwrap_or(u64::MAX))
     }
 
     fn resolution(&mut self) -> Result<u64> {

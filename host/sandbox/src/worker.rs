@@ -5,12 +5,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+use twill_engine::Metering;
 use twill_model::{Descriptor, Node, NodePlan, Peer};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Engine, Store};
@@ -22,6 +23,7 @@ use crate::guest::bindings::{Backend, BackendPre};
 use crate::guest::{self, State};
 use crate::log::GuestLog;
 use crate::patience;
+use crate::sandbox::Options;
 use crate::watchdog::Watchdog;
 
 /// What guests may take.
@@ -41,6 +43,16 @@ impl Default for Limits {
     }
 }
 
+/// What guests find when they look around: clocks that stand still, and numbers that look random. No answer may depend on
+/// it, and with two sandboxes that differ in it, it shows if one does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// What every clock says.
+    pub clock: Duration,
+    /// Changes the random numbers, which otherwise come from the node's seed alone.
+    pub random: u64,
+}
+
 /// What guests have cost since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Counters {
@@ -52,6 +64,10 @@ pub struct Counters {
     pub faults: u64,
     /// Time in guests.
     pub time: Duration,
+    /// Operations of guests, where they are counted ([`Metering::Fuel`]).
+    pub fuel: u64,
+    /// Bytes of memory that the largest call had at its end.
+    pub memory: usize,
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +76,8 @@ struct Counts {
     peers: AtomicU64,
     faults: AtomicU64,
     nanoseconds: AtomicU64,
+    fuel: AtomicU64,
+    memory: AtomicUsize,
 }
 
 /// A component that is ready to be called.
@@ -78,11 +96,12 @@ pub(crate) struct Worker {
 type Job = Box<dyn FnOnce(&Runner) + Send>;
 
 impl Worker {
-    pub(crate) fn start(engine: Engine, limits: Limits) -> Result<Self, String> {
+    pub(crate) fn start(engine: Engine, options: &Options) -> Result<Self, String> {
         let linker = guest::linker(&engine).map_err(|e| format!("{e:#}"))?;
         let watchdog = Watchdog::start(engine.clone()).map_err(|e| format!("starting a thread: {e}"))?;
         let counts = Arc::new(Counts::default());
-        let runner = Runner { engine, linker, watchdog, limits, counts: Arc::clone(&counts) };
+        let &Options { limits, metering, surroundings, .. } = options;
+        let runner = Runner { engine, linker, watchdog, limits, metering, surroundings, counts: Arc::clone(&counts) };
         let (jobs, queue) = channel();
         thread::Builder::new()
             .name("backends".into())
@@ -99,6 +118,8 @@ impl Worker {
             peers: get(&self.counts.peers),
             faults: get(&self.counts.faults),
             time: Duration::from_nanos(get(&self.counts.nanoseconds)),
+            fuel: get(&self.counts.fuel),
+            memory: self.counts.memory.load(Ordering::Relaxed),
         }
     }
 
@@ -116,6 +137,8 @@ pub(crate) struct Runner {
     linker: Linker<State>,
     watchdog: Watchdog,
     limits: Limits,
+    metering: Metering,
+    surroundings: Surroundings,
     counts: Arc<Counts>,
 }
 
@@ -182,8 +205,10 @@ impl Runner {
     ) -> Result<T, CallError> {
         let allowed = self.limits.time + self.limits.time_per_peer * u32::try_from(peers).unwrap_or(u32::MAX);
         let start = Instant::now();
-        let mut store = guest::store(&self.engine, Arc::clone(&guest.log), seed, self.limits.memory);
+        let log = Arc::clone(&guest.log);
+        let mut store = guest::store(&self.engine, log, seed, self.surroundings, self.limits.memory);
         patience::limit(&mut store, allowed);
+        let is_counting = self.metering == Metering::Fuel && store.set_fuel(u64::MAX).is_ok();
         let watching = self.watchdog.watch(allowed);
         let result = guest.pre.instantiate(&mut store).and_then(|backend| function(&mut store, &backend));
         drop(watching);
@@ -193,6 +218,10 @@ impl Runner {
         count(&self.counts.calls, 1);
         count(&self.counts.peers, peers as u64);
         count(&self.counts.nanoseconds, u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        if is_counting {
+            count(&self.counts.fuel, store.get_fuel().map_or(0, |left| u64::MAX - left));
+        }
+        self.counts.memory.fetch_max(store.data().memory_used(), Ordering::Relaxed);
         result.map_err(|error| {
             count(&self.counts.faults, 1);
             CallError::Fault(Fault::of(&error, store.data(), allowed))

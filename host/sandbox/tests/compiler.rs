@@ -9,6 +9,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use support::guest;
+use twill_sandbox::Metering;
 
 /// A process that is killed with the test.
 struct Child(std::process::Child);
@@ -77,6 +78,7 @@ fn it_says_what_is_wrong() {
 #[tokio::test]
 async fn its_code_is_the_builds() {
     let wasm = guest("host-gw");
-    let code = twill_sandbox::compile(env!("CARGO_BIN_EXE_twill-sandbox-compiler").as_ref(), &wasm).await.unwrap();
+    let compiler = env!("CARGO_BIN_EXE_twill-sandbox-compiler");
+    let code = twill_sandbox::compile(compiler.as_ref(), Metering::Time, &wasm).await.unwrap();
     assert_eq!(code, twill_engine::compiler().unwrap().precompile_component(&wasm).unwrap());
 }

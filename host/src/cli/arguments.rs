@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::builder::Resettable;
 use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use super::backend::BackendArguments;
 use super::flannel::{FlannelArguments, boolean, one_dash_is_two, with_command};
 use super::ipam::IpamArguments;
 use super::places::PlacesArguments;
@@ -39,6 +40,8 @@ pub(super) enum Command {
     Ipam(IpamArguments),
     /// Remove what Twill put into the kernel of this node. Not while the daemon runs.
     Cleanup(CleanupArguments),
+    /// Look at, plan with and check a backend's component. For those who write one; needs no daemon.
+    Backend(BackendArguments),
     /// Put the CNI plugin where the container runtime looks for it.
     InstallCni(InstallCniArguments),
     /// Put a CNI configuration where the container runtime looks for it, as flannel's init container does.
@@ -47,6 +50,9 @@ pub(super) enum Command {
     /// The compiler process: a component on stdin, machine code on stdout.
     #[command(hide = true)]
     CompileComponent,
+    /// The same, for code that counts what it does.
+    #[command(hide = true)]
+    CompileComponentMetered,
 }
 
 /// How log lines look.

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod ask;
+mod backend;
 mod cleanup;
 mod flannel;
 mod install_cni;
@@ -60,9 +61,10 @@ pub fn main() -> ExitCode {
             runtime().and_then(|runtime| runtime.block_on(cleanup::run(&arguments)))
         }
         Command::Ipam(arguments) => return ipam::run(arguments).unwrap_or_else(|message| failed(&message)),
+        Command::Backend(arguments) => return backend::run(arguments).unwrap_or_else(|message| failed(&message)),
         Command::InstallCni(arguments) => install_cni::run(&arguments),
         Command::InstallConf(arguments) => install_cni::conf(arguments),
-        Command::CompileComponent => return twill_sandbox::compiler_main(),
+        Command::CompileComponent | Command::CompileComponentMetered => return twill_sandbox::compiler_main(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

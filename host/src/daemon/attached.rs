@@ -13,7 +13,7 @@ use crate::backend::source::{Found, SourceError};
 use crate::config::BackendConfig;
 
 /// What this host can do for backends.
-pub(super) const FEATURES: [&str; 4] = ["link.vxlan", "route", "neighbor", "forwarding"];
+pub(crate) const FEATURES: [&str; 4] = ["link.vxlan", "route", "neighbor", "forwarding"];
 /// The first pause after a backend broke down over the node's plan; each further one doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.

@@ -1,0 +1,107 @@
+//! `twill backend`: for those who write backends. None of it needs root, a daemon or a cluster, unless it says so.
+
+mod inspect;
+mod simulate;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use twill_sandbox::{Options, Sandbox};
+
+use super::arguments::PlanFormat;
+use super::ask::print;
+use super::{REFUSED, runtime};
+use crate::daemon::FEATURES;
+use crate::workshop::bench::{Bench, configuration};
+use crate::workshop::component::{Component, NoBackend};
+
+#[derive(Debug, Args)]
+pub(super) struct BackendArguments {
+    #[command(subcommand)]
+    command: BackendCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum BackendCommand {
+    /// Show what a component is, what it needs and what it says of itself.
+    Inspect(inspect::InspectArguments),
+    /// Find out on paper whether the pods of a whole cluster reach each other, and if not, which step fails.
+    Simulate(simulate::SimulateArguments),
+}
+
+/// Which component, and how the answer looks.
+#[derive(Debug, Args)]
+struct Subject {
+    /// The component: a .wasm file.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// How the answer looks.
+    #[arg(long, short, value_enum, default_value_t = PlanFormat::Text)]
+    output: PlanFormat,
+}
+
+/// How the backend is configured.
+#[derive(Debug, Args)]
+struct Setting {
+    /// The backend's configuration: its object of net-conf.json, with or without its Type.
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    config: String,
+}
+
+impl Setting {
+    /// Loads the component; the inner error is about a file that is no backend for this host.
+    async fn bench(&self, component: &Component) -> Result<Result<Bench, NoBackend>, String> {
+        let (kind, config) = configuration(&component.kind, &self.config)?;
+        let sandbox = sandbox()?;
+        let loaded = match component.load(&sandbox).await {
+            Ok(loaded) => loaded,
+            Err(why) => return Ok(Err(why)),
+        };
+        Ok(match component.lacking(&loaded, &FEATURES) {
+            Some(why) => Err(why),
+            None => Ok(Bench { sandbox, loaded, kind, config, features: FEATURES.to_vec() }),
+        })
+    }
+}
+
+/// Runs the command. Its exit status is 3 where the answer is no, as for a file that is no backend.
+pub(super) fn run(arguments: BackendArguments) -> Result<ExitCode, String> {
+    match arguments.command {
+        BackendCommand::Inspect(arguments) => inspect::run(&arguments),
+        BackendCommand::Simulate(arguments) => simulate::run(&arguments),
+    }
+}
+
+impl Subject {
+    fn read(&self) -> Result<Component, String> {
+        Component::read(&self.file).map_err(|error| error.to_string())
+    }
+
+    /// Shows an answer.
+    fn show(&self, answer: &(impl Serialize + std::fmt::Display)) -> Result<(), String> {
+        match self.output {
+            PlanFormat::Text => print(&answer.to_string()),
+            PlanFormat::Json => {
+                let text = serde_json::to_string_pretty(answer).map_err(|e| format!("writing the answer: {e}"))?;
+                print(&(text + "\n"))
+            }
+        }
+    }
+
+    /// Says that the file is no backend: for programs on stdout, for people on stderr.
+    fn refuse(&self, why: &NoBackend) -> Result<ExitCode, String> {
+        match self.output {
+            PlanFormat::Text => eprintln!("twill: {why}"),
+            PlanFormat::Json => self.show(why)?,
+        }
+        Ok(ExitCode::from(REFUSED))
+    }
+}
+
+/// A sandbox as the daemon's, which keeps nothing on disk. This program is its compiler.
+fn sandbox() -> Result<Sandbox, String> {
+    let compiler = std::env::current_exe().map_err(|error| format!("finding this program's own file: {error}"))?;
+    Sandbox::new(Options { compiler, ..Options::default() }).map_err(|error| error.to_string())
+}

@@ -7,6 +7,7 @@ mod dist;
 mod helm;
 mod image;
 mod kube;
+mod reference;
 mod run;
 mod setup;
 mod test;
@@ -26,6 +27,7 @@ Usage: cargo xtask COMMAND
   bench ARGUMENTS   measures, beside the least that the kernel allows on this machine (`cargo xtask bench --help`)
   dist              puts what ships into target/dist
   image [rootfs]    makes the container image target/image/twill.tar, or only its content as a folder
+  reference         writes docs/backends/reference.md out of wit/backend.wit
   tidy              checks the rules for the tree that no other tool knows
 
 Each does the set-up that it needs: the Rust target wasm32-wasip2, and on Debian as root the programs that a lab calls.
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Some("test") => setup::for_tests().and_then(|()| test::run(rest)),
         Some("dist") => setup::wasm_target().and_then(|()| dist::run()),
         Some("image") => setup::wasm_target().and_then(|()| image::run_with(rest)),
+        Some("reference") => reference::run(),
         Some("tidy") => tidy::run(),
         Some("help" | "--help" | "-h") => {
             println!("{USAGE}");

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use crate::reference;
 use crate::run::{Outcome, command, output, root};
 
 /// A file that is longer has more than one subject.
@@ -14,7 +15,7 @@ const MOST_BYTES: u64 = 1 << 20;
 pub(crate) fn run() -> Outcome {
     let root = root();
     let list = output(command("git").args(["ls-files", "--cached", "--others", "--exclude-standard"]))?;
-    let mut complaints = Vec::new();
+    let mut complaints: Vec<String> = reference::complaint()?.into_iter().collect();
     let mut files = 0;
     for name in list.lines() {
         complaints.extend(fs::metadata(root.join(name)).ok().and_then(|file| too_large(name, file.len())));

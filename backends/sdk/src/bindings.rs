@@ -2,7 +2,7 @@
 #![allow(missing_docs, unreachable_pub, clippy::all, clippy::undocumented_unsafe_blocks)]
 
 wit_bindgen::generate!({
-    path: "../../wit",
+    path: "wit",
     world: "backend",
     pub_export_macro: true,
     export_macro_name: "export_planner",

@@ -4,23 +4,30 @@
 //! go in, the routes, neighbours and tunnel entries for that peer come out. The daemon calls it inside a sandbox, checks
 //! every answer and brings it into the kernel.
 //!
-//! ```
-//! use twill_backend::{Backend, Device, Failure, Intent, Node, NodePlan, NotPlanned, Peer, Route};
+//! This one is complete: plain routes between nodes that are neighbours, at a price that the operator may set.
 //!
-//! /// Plain routes to peers on the same network segment.
-//! struct Direct;
+//! ```
+//! use twill_backend::{
+//!     Backend, Device, Failure, Intent, Node, NodePlan, NotPlanned, Object, Peer, Route, export_backend,
+//! };
+//!
+//! struct Direct {
+//!     /// For two routes to the same network, the kernel takes the one with the lower number.
+//!     metric: Option<u32>,
+//! }
 //!
 //! impl Backend for Direct {
 //!     const NAME: &'static str = "direct";
 //!     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
 //!     const REQUIRES: &'static [&'static str] = &["route"];
 //!
-//!     fn new(_node: &Node) -> Result<Self, Failure> {
-//!         Ok(Self)
+//!     fn new(node: &Node) -> Result<Self, Failure> {
+//!         Ok(Self { metric: Object::config(node)?.number("Metric", 1..=1000)? })
 //!     }
 //!
 //!     fn plan_node(&self, node: &Node) -> Result<NodePlan, Failure> {
-//!         Ok(NodePlan { links: vec![], intents: vec![], publish: vec![], pod_mtu: node.uplink.mtu })
+//!         // No links, nothing published; pods may send packets as large as the node may.
+//!         Ok(NodePlan::new(node.uplink.mtu))
 //!     }
 //!
 //!     fn plan_peer(&self, _node: &Node, peer: &Peer) -> Result<Vec<Intent>, NotPlanned> {
@@ -30,18 +37,24 @@
 //!                 return Err(NotPlanned::Unreachable(format!("{} is behind a gateway", family.public)));
 //!             }
 //!             for subnet in &family.subnets {
-//!                 intents.push(Intent::Route(Route::via(*subnet, family.public, Device::Uplink)));
+//!                 let route = Route::via(*subnet, family.public, Device::Uplink);
+//!                 intents.push(Route { metric: self.metric, ..route }.into());
 //!             }
 //!         }
 //!         Ok(intents)
 //!     }
 //! }
 //!
-//! twill_backend::export_backend!(Direct);
+//! export_backend!(Direct);
+//! # let node = twill_backend::testing::node(&[("10.244.1.0/24", "192.0.2.1")]).with_config(r#"{"Metric": 0}"#);
+//! # let failure = twill_backend::testing::plan_node::<Direct>(&node).unwrap_err();
+//! # assert_eq!(failure, Failure::BadConfig("Metric is 0, but should be a whole number from 1 to 1000".into()));
 //! ```
 //!
-//! Put `crate-type = ["cdylib", "rlib"]` under `[lib]` in `Cargo.toml`. `cargo build --target wasm32-wasip2` makes the
-//! component; `cargo test` runs your tests natively, since a backend is ordinary Rust without any input or output.
+//! `twill backend new NAME` makes a crate for a backend, `twill backend build` makes the component. Without them: put
+//! `crate-type = ["cdylib", "rlib"]` under `[lib]` in `Cargo.toml`, and `cargo build --release --target wasm32-wasip2`.
+//! `cargo test` runs your tests natively, since a backend is ordinary Rust without any input or output; [`testing`] has
+//! nodes and peers for them.
 //!
 //! # What to know
 //!
@@ -64,11 +77,15 @@ mod address;
 mod backend;
 #[doc(hidden)]
 pub mod bindings;
+mod duration;
 mod log;
 mod mac;
+mod mtu;
 mod object;
+mod plan;
 pub mod testing;
 
+pub use address::ParseAddressError;
 #[doc(hidden)]
 pub use backend::Exported;
 pub use backend::{Backend, NotPlanned};
@@ -79,4 +96,6 @@ pub use bindings::twill::backend::types::{
 };
 pub use log::{Level, log};
 pub use mac::{Mac, ParseMacError, mac_from_seed};
+pub use mtu::Encapsulation;
 pub use object::{Object, ObjectError, WrongValue};
+pub use serde_json::json;

@@ -2,26 +2,42 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
-use crate::{Failure, Node};
+use crate::{Failure, Node, duration};
 
 /// A JSON object read as flannel reads one: keys in any case, unknown keys ignored, `null` like a key that is not
-/// there, the last of several equal keys counts.
+/// there, the last of several equal keys counts. Each question names a key, says what its value should be, and has an error
+/// that tells both.
 ///
 /// ```
-/// # use twill_backend::Object;
-/// let object = Object::parse(r#"{"Type": "vxlan", "vni": 7, "directrouting": true}"#)?;
+/// # use std::time::Duration;
+/// # use twill_backend::{Object, Prefix};
+/// #[derive(Debug, Clone, Copy, PartialEq)]
+/// enum Mode { Auto, Off }
+///
+/// let text = r#"{"Type": "hop", "vni": 7, "Wait": "1m30s", "mode": "off", "Extra": ["10.0.0.0/8"], "Colour": 1}"#;
+/// let object = Object::parse(text)?;
 /// assert_eq!(object.number("VNI", 1..=16_777_215)?, Some(7));
-/// assert_eq!(object.flag("DirectRouting")?, Some(true));
+/// assert_eq!(object.duration("Wait")?, Some(Duration::from_secs(90)));
+/// assert_eq!(object.word("Mode", &[("auto", Mode::Auto), ("off", Mode::Off)])?, Some(Mode::Off));
+/// assert_eq!(object.list::<Prefix>("Extra", "networks")?.unwrap().len(), 1);
 /// assert_eq!(object.number("MTU", 576..=65_535)?, None);
+/// assert_eq!(object.unknown(&["VNI", "Wait", "Mode", "Extra", "MTU"]), ["Colour"]);
+///
+/// let error = object.number("VNI", 10..=20).unwrap_err();
+/// assert_eq!(error.to_string(), "VNI is 7, but should be a whole number from 10 to 20");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Object {
+    /// How errors name the object that this one is inside of: nothing, or `Outer.`.
+    path: String,
     entries: Vec<(String, Value)>,
 }
 
@@ -40,7 +56,7 @@ impl Object {
     /// When `node.config` is no JSON object.
     pub fn config(node: &Node) -> Result<Self, Failure> {
         if node.config.trim().is_empty() {
-            return Ok(Self { entries: Vec::new() });
+            return Ok(Self::default());
         }
         Self::parse(&node.config).map_err(|e| Failure::BadConfig(e.to_string()))
     }
@@ -49,7 +65,7 @@ impl Object {
     ///
     /// # Errors
     /// When the value is something else, or out of range.
-    pub fn number(&self, key: &'static str, range: RangeInclusive<u32>) -> Result<Option<u32>, WrongValue> {
+    pub fn number(&self, key: &str, range: RangeInclusive<u32>) -> Result<Option<u32>, WrongValue> {
         let number = |value: &Value| value.as_u64().and_then(|n| n.try_into().ok()).filter(|n| range.contains(n));
         self.read(key, number, || format!("a whole number from {} to {}", range.start(), range.end()))
     }
@@ -58,7 +74,7 @@ impl Object {
     ///
     /// # Errors
     /// When the value is something else.
-    pub fn flag(&self, key: &'static str) -> Result<Option<bool>, WrongValue> {
+    pub fn flag(&self, key: &str) -> Result<Option<bool>, WrongValue> {
         self.read(key, Value::as_bool, || "true or false".into())
     }
 
@@ -66,19 +82,86 @@ impl Object {
     ///
     /// # Errors
     /// When the value is something else.
-    pub fn text(&self, key: &'static str) -> Result<Option<&str>, WrongValue> {
+    pub fn text(&self, key: &str) -> Result<Option<&str>, WrongValue> {
         self.read(key, Value::as_str, || "a string".into())
+    }
+
+    /// What a string means, if the key is there: an address, a network, a MAC address, or whatever else can be parsed.
+    /// `wanted` tells the operator what it should be.
+    ///
+    /// # Errors
+    /// When the value is no string, or does not mean a `T`.
+    pub fn parsed<T: FromStr>(&self, key: &str, wanted: &str) -> Result<Option<T>, WrongValue> {
+        self.read(key, |value| value.as_str()?.parse().ok(), || wanted.into())
+    }
+
+    /// What each of a list of strings means, if the key is there.
+    ///
+    /// # Errors
+    /// When the value is no list of strings, or one of them does not mean a `T`.
+    pub fn list<T: FromStr>(&self, key: &str, wanted: &str) -> Result<Option<Vec<T>>, WrongValue> {
+        let parse = |value: &Value| value.as_str()?.parse().ok();
+        self.read(key, |value| value.as_array()?.iter().map(parse).collect(), || format!("a list of {wanted}"))
+    }
+
+    /// What one of a few words stands for, in any case of letters, if the key is there.
+    ///
+    /// # Errors
+    /// When the value is something else.
+    pub fn word<T: Copy>(&self, key: &str, words: &[(&str, T)]) -> Result<Option<T>, WrongValue> {
+        let meant = |value: &Value| {
+            let text = value.as_str()?;
+            words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)).map(|(_, meaning)| *meaning)
+        };
+        self.read(key, meant, || {
+            let quoted: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+            quoted.join(" or ")
+        })
+    }
+
+    /// A duration, if the key is there: a number of seconds, or text like `"1m30s"` and `"250ms"`.
+    ///
+    /// # Errors
+    /// When the value is something else.
+    pub fn duration(&self, key: &str) -> Result<Option<Duration>, WrongValue> {
+        let meant = |value: &Value| match value {
+            Value::String(text) => duration::parse(text),
+            other => Duration::try_from_secs_f64(other.as_f64()?).ok(),
+        };
+        self.read(key, meant, || "a duration, as \"90s\", or a number of seconds".into())
+    }
+
+    /// An object inside this one, if the key is there. Its errors name keys as `Outer.Inner`.
+    ///
+    /// # Errors
+    /// When the value is something else.
+    pub fn object(&self, key: &str) -> Result<Option<Self>, WrongValue> {
+        let inner = |value: &Value| {
+            let mut object: Self = value.is_object().then(|| Self::deserialize(value).ok())??;
+            object.path = format!("{}{key}.", self.path);
+            Some(object)
+        };
+        self.read(key, inner, || "an object".into())
+    }
+
+    /// Keys that are neither among these nor `Type`: perhaps misspelt. flannel ignores such keys, so say [`warn!`](crate::warn)
+    /// and go on; in [`plan_node`](crate::Backend::plan_node), which is asked seldom.
+    #[must_use]
+    pub fn unknown(&self, known: &[&str]) -> Vec<&str> {
+        let is_known = |key: &str| known.iter().chain(&["Type"]).any(|known| known.eq_ignore_ascii_case(key));
+        self.entries.iter().map(|(key, _)| key.as_str()).filter(|key| !is_known(key)).collect()
     }
 
     fn read<'a, T>(
         &'a self,
-        key: &'static str,
+        key: &str,
         as_wanted: impl Fn(&'a Value) -> Option<T>,
         wanted: impl Fn() -> String,
     ) -> Result<Option<T>, WrongValue> {
         let mut found = None;
         for (_, value) in self.entries.iter().filter(|(k, v)| k.eq_ignore_ascii_case(key) && !v.is_null()) {
-            let wrong = || WrongValue { key, value: value.to_string(), wanted: wanted() };
+            let wrong =
+                || WrongValue { key: format!("{}{key}", self.path), value: value.to_string(), wanted: wanted() };
             found = Some(as_wanted(value).ok_or_else(wrong)?);
         }
         Ok(found)
@@ -100,7 +183,7 @@ impl<'de> Deserialize<'de> for Object {
                 while let Some(entry) = map.next_entry()? {
                     entries.push(entry);
                 }
-                Ok(Object { entries })
+                Ok(Object { path: String::new(), entries })
             }
         }
         deserializer.deserialize_map(Entries)
@@ -125,7 +208,7 @@ impl std::error::Error for ObjectError {}
 /// A key whose value is of the wrong type or out of range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrongValue {
-    key: &'static str,
+    key: String,
     value: String,
     wanted: String,
 }
@@ -188,6 +271,43 @@ mod tests {
         assert_eq!(Failure::from(flag), Failure::BadConfig("GBP is 1, but should be true or false".into()));
         let text = object(r#"{"Mode": {"a": "\u001b[2J"}}"#).text("Mode").unwrap_err().to_string();
         assert_eq!(text, r#"Mode is {"a":"\u001b[2J"}, but should be a string"#);
+    }
+
+    #[test]
+    fn texts_that_mean_something() {
+        let wrong = |text: &str, read: fn(&Object) -> WrongValue| read(&object(text)).to_string();
+        let address = |o: &Object| o.parsed::<crate::IpAddress>("Gateway", "an IP address").unwrap_err();
+        assert_eq!(wrong(r#"{"gateway":"10.0.0"}"#, address), r#"Gateway is "10.0.0", but should be an IP address"#);
+        assert_eq!(wrong(r#"{"Gateway":1}"#, address), "Gateway is 1, but should be an IP address");
+        let list = |o: &Object| o.list::<crate::Prefix>("Nets", "networks").unwrap_err();
+        assert_eq!(
+            wrong(r#"{"Nets":["10.0.0.0/8","x"]}"#, list),
+            r#"Nets is ["10.0.0.0/8","x"], but should be a list of networks"#
+        );
+        assert_eq!(
+            wrong(r#"{"Nets":"10.0.0.0/8"}"#, list),
+            r#"Nets is "10.0.0.0/8", but should be a list of networks"#
+        );
+        let word = |o: &Object| o.word("Mode", &[("auto", 1), ("ipv4", 2)]).unwrap_err();
+        assert_eq!(wrong(r#"{"Mode":"v4"}"#, word), r#"Mode is "v4", but should be "auto" or "ipv4""#);
+        let wait = |o: &Object| o.duration("Wait").unwrap_err();
+        for value in ["\"5\"", "-1", "true", "1e300"] {
+            let said = wrong(&format!(r#"{{"Wait":{value}}}"#), wait);
+            assert!(said.ends_with("but should be a duration, as \"90s\", or a number of seconds"), "{said}");
+        }
+        assert_eq!(object(r#"{"Wait":1.5}"#).duration("Wait").unwrap(), Some(Duration::from_millis(1500)));
+    }
+
+    #[test]
+    fn objects_inside_are_named() {
+        let outer = object(r#"{"outer":{"Inner":{"N":"?"}, "inner": null}}"#);
+        let inner = outer.object("Outer").unwrap().unwrap().object("Inner").unwrap().unwrap();
+        let error = inner.number("N", 0..=9).unwrap_err().to_string();
+        assert_eq!(error, r#"Outer.Inner.N is "?", but should be a whole number from 0 to 9"#);
+        assert_eq!(outer.object("Other").unwrap().map(|o| o.entries.len()), None);
+        let error = object(r#"{"Outer":[]}"#).object("Outer").unwrap_err().to_string();
+        assert_eq!(error, "Outer is [], but should be an object");
+        assert_eq!(object(r#"{"type":"x","vni":1,"Nvi":2}"#).unknown(&["VNI"]), ["Nvi"]);
     }
 
     #[test]

@@ -9,9 +9,13 @@
 //! has. The host asks again about each family alone.
 
 use twill_backend::{
-    Backend, Device, Failure, Forwarding, Intent, IpFamily, Link, LinkKind, Mac, Neighbor, Node, NodeFamily, NodePlan,
-    NotPlanned, Object, Peer, PeerFamily, Prefix, Publication, Route, mac_from_seed,
+    Backend, Device, Encapsulation, Failure, Forwarding, Intent, IpFamily, Link, LinkKind, Mac, Neighbor, Node,
+    NodeFamily, NodePlan, NotPlanned, Object, Peer, PeerFamily, Prefix, Publication, Route,
 };
+
+/// flannel takes 50 bytes for both families and lets the kernel correct the IPv6 link, which leaves pods with packets that
+/// do not fit.
+const OUTSIDE: Encapsulation = Encapsulation::Vxlan;
 
 /// The backend, with what the operator wrote in net-conf.json.
 #[derive(Debug, Clone)]
@@ -33,7 +37,7 @@ impl Backend for Vxlan {
 
     fn new(node: &Node) -> Result<Self, Failure> {
         let config = Object::config(node)?;
-        let smallest = node.families.iter().map(|f| min_mtu(f.family) + overhead(f.family)).max().unwrap_or(0);
+        let smallest = node.families.iter().map(|f| OUTSIDE.min_outer_mtu(f.family)).max().unwrap_or(0);
         let mtu = config.number("MTU", smallest..=65_535)?.unwrap_or(node.uplink.mtu);
         Ok(Self {
             vni: config.number("VNI", 1..=0xff_ffff)?.unwrap_or(1),
@@ -48,9 +52,8 @@ impl Backend for Vxlan {
     fn plan_node(&self, node: &Node) -> Result<NodePlan, Failure> {
         let links: Vec<Link> = node.families.iter().map(|family| self.link(node, family)).collect();
         let mac_of = |link: &Link| link.mac.map(Mac::from).unwrap_or(Mac([0; 6]));
-        let publish = node.families.iter().zip(&links).map(|(family, link)| Publication {
-            family: family.family,
-            data: format!(r#"{{"VNI":{},"VtepMAC":"{}"}}"#, self.vni, mac_of(link)),
+        let publish = node.families.iter().zip(&links).map(|(family, link)| {
+            Publication::new(family.family, format!(r#"{{"VNI":{},"VtepMAC":"{}"}}"#, self.vni, mac_of(link)))
         });
         Ok(NodePlan {
             publish: publish.collect(),
@@ -84,8 +87,9 @@ impl Vxlan {
 
     fn link(&self, node: &Node, family: &NodeFamily) -> Link {
         let name = self.link_name(node, family.family);
+        let published = family.published.as_deref().and_then(|text| vtep_mac(text).ok());
         Link {
-            mac: Some(own_mac(node, family, &name).into()),
+            mac: Some(node.link_mac(&name, published).into()),
             kind: LinkKind::Vxlan(twill_backend::Vxlan {
                 vni: self.vni,
                 port: self.port,
@@ -94,7 +98,7 @@ impl Vxlan {
                 gbp: self.gbp,
                 metadata: false,
             }),
-            mtu: self.mtu.saturating_sub(overhead(family.family)),
+            mtu: OUTSIDE.inner_mtu(self.mtu, family.family),
             addresses: vec![Prefix::host(family.subnet.address)],
             name,
         }
@@ -120,38 +124,12 @@ impl Vxlan {
     }
 }
 
-/// What peers know this node by must not change: the MAC of the link that exists, else the one published last, else the
-/// one that is always the same for this node.
-fn own_mac(node: &Node, family: &NodeFamily, link: &str) -> Mac {
-    let existing = node.existing_links.iter().find(|l| l.name == link).and_then(|l| l.mac).map(Mac::from);
-    let published = || family.published.as_deref().and_then(|text| vtep_mac(text).ok());
-    let usable = |mac: &Mac| mac.is_unicast() && mac.is_locally_administered();
-    existing.filter(usable).or_else(|| published().filter(usable)).unwrap_or_else(|| mac_from_seed(&node.seed, link))
-}
-
 /// Reads `{"VNI":1,"VtepMAC":"0e:11:22:33:44:55"}`. The VNI does not matter: both ends have it from the same file.
 fn vtep_mac(published: &str) -> Result<Mac, String> {
     let object = Object::parse(published).map_err(|e| e.to_string())?;
     let text = object.text("VtepMAC").map_err(|e| e.to_string())?.ok_or("VtepMAC is missing")?;
     let mac: Mac = text.parse().map_err(|e| format!("VtepMAC {e}"))?;
     if mac.is_unicast() { Ok(mac) } else { Err(format!("VtepMAC {mac} is not the address of one station")) }
-}
-
-/// Bytes around an inner packet: the outer IP header, 8 of UDP, 8 of vxlan, 14 of Ethernet. flannel takes 50 for both
-/// families and lets the kernel correct the IPv6 link, which leaves pods with packets that do not fit.
-fn overhead(outer: IpFamily) -> u32 {
-    match outer {
-        IpFamily::Ipv4 => 20 + 8 + 8 + 14,
-        IpFamily::Ipv6 => 40 + 8 + 8 + 14,
-    }
-}
-
-/// The smallest MTU that a link may have and carry the family.
-fn min_mtu(family: IpFamily) -> u32 {
-    match family {
-        IpFamily::Ipv4 => 576,
-        IpFamily::Ipv6 => 1280,
-    }
 }
 
 twill_backend::export_backend!(Vxlan);

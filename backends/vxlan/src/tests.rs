@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 use twill_backend::testing::{address, node, peer, prefix};
-use twill_backend::{ExistingLink, Verdict};
+use twill_backend::{ExistingLink, Verdict, mac_from_seed};
 
 use super::*;
 

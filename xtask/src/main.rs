@@ -4,6 +4,7 @@
 
 mod build;
 mod dist;
+mod fuzz;
 mod helm;
 mod image;
 mod kube;
@@ -28,6 +29,8 @@ Usage: cargo xtask COMMAND
   dist              puts what ships into target/dist
   image [rootfs]    makes the container image target/image/twill.tar, or only its content as a folder
   reference         writes docs/backends/reference.md out of wit/backend.wit
+  fuzz [TARGET] [--seconds 60]
+                    looks for inputs that break what is promised about hostile input, each kind for so long
   tidy              checks the rules for the tree that no other tool knows
 
 Each does the set-up that it needs: the Rust target wasm32-wasip2, and on Debian as root the programs that a lab calls.
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Some("dist") => setup::wasm_target().and_then(|()| dist::run()),
         Some("image") => setup::wasm_target().and_then(|()| image::run_with(rest)),
         Some("reference") => reference::run(),
+        Some("fuzz") => fuzz::run_with(rest),
         Some("tidy") => tidy::run(),
         Some("help" | "--help" | "-h") => {
             println!("{USAGE}");

@@ -51,7 +51,7 @@ impl Anatomy {
         if !bytes.starts_with(b"\0asm") {
             return Err(mistaken(bytes));
         }
-        let damaged = |e: wasmparser::BinaryReaderError| Refusal::Damaged(e.to_string());
+        let damaged = |e: wasmparser::BinaryReaderError| Refusal::Damaged(one_line(&e.to_string()));
         let mut anatomy = Self::default();
         let mut depth = 0_u32;
         for payload in Parser::new(0).parse_all(bytes) {
@@ -137,4 +137,8 @@ fn mistaken(bytes: &[u8]) -> Refusal {
     } else {
         Refusal::NotWasm
     }
+}
+/// The parser shows bytes on lines of their own.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

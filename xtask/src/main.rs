@@ -9,6 +9,7 @@ mod helm;
 mod image;
 mod kube;
 mod reference;
+mod registry;
 mod run;
 mod setup;
 mod test;

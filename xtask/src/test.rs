@@ -9,6 +9,7 @@ use crate::build::{self, host_target, with_lab_environment};
 use crate::helm;
 use crate::image;
 use crate::kube;
+use crate::registry;
 use crate::run::{self, Outcome, cargo, command, output};
 
 /// What the tests said, summed up over all test programs.
@@ -34,6 +35,9 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     test.env("TWILL_GUESTS", guests).envs(kube::programs(kube::Extent::Everything));
     if let Some(helm) = helm::find_or_fetch() {
         test.env("TWILL_HELM", helm);
+    }
+    if let Some(registry) = registry::find_or_fetch() {
+        test.env("TWILL_REGISTRY", registry);
     }
     match image::of_built() {
         Ok(file) => drop(test.env("TWILL_IMAGE", file)),

@@ -5,9 +5,11 @@
 //! backend *may* ask for something is the policy's matter, not theirs.
 
 mod address;
+mod digest;
 mod facts;
 mod plan;
 
 pub use address::{Family, Mac, ParseMacError};
+pub use digest::{Digest, ParseDigestError};
 pub use facts::{ExistingLink, Node, NodeFamily, Peer, PeerFamily, Uplink};
 pub use plan::{Descriptor, Device, Failure, Intent, Link, LinkKind, NodePlan, Publication, Route, Verdict, Vxlan};

@@ -124,8 +124,11 @@ pub fn inspect(bytes: &[u8]) -> Result<(), Refusal> {
     check(&Anatomy::read(bytes)?)
 }
 
-/// Refuses a component that cannot be a backend.
-fn check(anatomy: &Anatomy) -> Result<(), Refusal> {
+/// Refuses a component that cannot be a backend, by the names of what it imports and exports alone.
+///
+/// # Errors
+/// The first reason that is found.
+pub fn check(anatomy: &Anatomy) -> Result<(), Refusal> {
     let refused = anatomy.imports.iter().filter(|name| !is_allowed(name)).cloned();
     let (ours, others): (Vec<_>, Vec<_>) = refused.partition(|name| name.starts_with("twill:backend/"));
     if !others.is_empty() {

@@ -52,12 +52,13 @@ mod watchdog;
 mod worker;
 
 pub use anatomy::{Anatomy, Producer};
-pub use artifact::{Artifact, Digest, ParseDigestError, Precompiled};
+pub use artifact::{Artifact, Precompiled};
 pub use ask::PeerAnswer;
 pub use compile::{CompileError, compile};
 pub use confine::{COMPILER_COMMAND, METERED_COMPILER_COMMAND, compiler_main};
 pub use fault::{CallError, Fault};
-pub use inspect::{CONTRACT_VERSION, MAX_COMPONENT, Refusal, inspect};
+pub use inspect::{CONTRACT_VERSION, MAX_COMPONENT, Refusal, check, inspect};
 pub use sandbox::{LoadError, LoadFailure, Loaded, Options, Sandbox, SetupError};
 pub use twill_engine::Metering;
+pub use twill_model::{Digest, ParseDigestError};
 pub use worker::{Counters, Limits, Surroundings};

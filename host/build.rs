@@ -11,7 +11,8 @@ use std::process::{Command, exit};
 use sha2::{Digest, Sha256};
 
 /// Type of backend and the package that makes it.
-const BUNDLED: [(&str, &str); 2] = [("vxlan", "backend-vxlan"), ("host-gw", "backend-host-gw")];
+const BUNDLED: &[(&str, &str)] =
+    &[("vxlan", "backend-vxlan"), ("host-gw", "backend-host-gw"), ("ipip", "backend-ipip")];
 const TARGET: &str = "wasm32-wasip2";
 
 fn main() {
@@ -27,7 +28,7 @@ fn main() {
     let guests = build_guests(workspace, &target_dir);
     let engine = twill_engine::compiler().unwrap_or_else(|e| fail(&format!("the WebAssembly compiler: {e:#}")));
     let mut table = String::from("&[\n");
-    for (kind, package) in BUNDLED {
+    for &(kind, package) in BUNDLED {
         let file = guests.join(format!("{}.wasm", package.replace('-', "_")));
         let wasm = fs::read(&file).unwrap_or_else(|e| fail(&format!("reading {}: {e}", file.display())));
         let code = engine
@@ -79,7 +80,7 @@ fn build_guests(workspace: &Path, target_dir: &Path) -> PathBuf {
         .args(["build", "--locked", "--profile", "guest", "--target", TARGET])
         .arg("--target-dir")
         .arg(target_dir);
-    for (_, package) in BUNDLED {
+    for &(_, package) in BUNDLED {
         command.args(["--package", package]);
     }
     // What the outer cargo set for programs of this machine must not reach the guests.

@@ -11,8 +11,8 @@ use twill::backend::planning::BackendId;
 use twill::intent::policy::{self, Holder};
 use twill::intent::wanted::{Owner, Plan, Wanted};
 use twill_model::{
-    Device, Family, Intent, Link, LinkKind, Mac, Node, NodeFamily, NodePlan, Peer, PeerFamily, Publication, Route,
-    Uplink, Vxlan,
+    Device, Family, Geneve, Intent, Ipip, Link, LinkKind, Mac, Node, NodeFamily, NodePlan, Peer, PeerFamily,
+    Publication, Route, TunnelKey, Uplink, Vxlan,
 };
 
 use crate::bytes::Bytes;
@@ -88,6 +88,8 @@ fn judge_peer(intents: &[Intent], peer: &Peer, node: &Node, links: &[Link]) {
                 assert_eq!(destination, destination.trunc());
                 assert!(!node.families.iter().any(|family| overlap(&family.subnet, &destination)), "{route:?}");
                 let public = |gateway: &IpAddr| peer.families.iter().any(|family| family.public == *gateway);
+                let at_home = |tunnel: &TunnelKey| peer.families.iter().any(|family| family.public == tunnel.remote);
+                assert!(route.encap.as_ref().is_none_or(at_home), "{route:?}");
                 match &route.device {
                     Device::Link(name) => {
                         assert!(ours(name), "{route:?}");
@@ -144,6 +146,8 @@ fn link(bytes: &mut Bytes<'_>) -> Link {
         name: (*bytes.pick(&LINK_NAMES)).to_owned(),
         kind: match bytes.byte() % 8 {
             0 => LinkKind::Unsupported("link.dummy".to_owned()),
+            1 => LinkKind::Geneve(Geneve { port: *bytes.pick(&[0, 1, 6081, u16::MAX]) }),
+            2 => LinkKind::Ipip(Ipip { local: [192, 0, 2, *bytes.pick(&[1, 2])].into() }),
             _ => LinkKind::Vxlan(vxlan(bytes)),
         },
         mtu: mtu(bytes),
@@ -166,6 +170,10 @@ fn intent(bytes: &mut Bytes<'_>) -> Intent {
             source: bytes.maybe(Bytes::address),
             mtu: bytes.maybe(mtu),
             metric: bytes.maybe(Bytes::number),
+            encap: bytes.maybe(|bytes| TunnelKey {
+                id: *bytes.pick(&[0, 1, (1 << 24) - 1, 1 << 24, u64::MAX]),
+                remote: bytes.address(),
+            }),
         }),
     }
 }

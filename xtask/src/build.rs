@@ -11,7 +11,8 @@ use crate::run::{Outcome, cargo, command, output, root, run};
 use crate::setup;
 
 /// Components: the package, and the name of the file.
-pub(crate) const BACKENDS: [(&str, &str); 2] = [("backend-vxlan", "vxlan"), ("backend-host-gw", "host-gw")];
+pub(crate) const BACKENDS: [(&str, &str); 3] =
+    [("backend-vxlan", "vxlan"), ("backend-host-gw", "host-gw"), ("backend-ipip", "ipip")];
 const TEST_GUESTS: [(&str, &str); 3] =
     [("guest-hostile", "hostile"), ("guest-files", "files"), ("guest-sockets", "sockets")];
 

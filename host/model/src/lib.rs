@@ -12,4 +12,7 @@ mod plan;
 pub use address::{Family, Mac, ParseMacError};
 pub use digest::{Digest, ParseDigestError};
 pub use facts::{ExistingLink, Node, NodeFamily, Peer, PeerFamily, Uplink};
-pub use plan::{Descriptor, Device, Failure, Intent, Link, LinkKind, NodePlan, Publication, Route, Verdict, Vxlan};
+pub use plan::{
+    Descriptor, Device, Failure, Geneve, Intent, Ipip, Link, LinkKind, NodePlan, Publication, Route, TunnelKey,
+    Verdict, Vxlan,
+};

@@ -1,6 +1,6 @@
 //! What a backend answers: links, and intents for the node and for each peer.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use serde::Serialize;
@@ -35,14 +35,45 @@ pub struct Vxlan {
     pub gbp: bool,
 }
 
+/// A tunnel of IPv4 in IPv4, to whichever gateway a route names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub struct Ipip {
+    /// Source of the outer packets.
+    pub local: Ipv4Addr,
+}
+
+/// A geneve tunnel whose network identifier and far end come from routes (`external` in ip(8)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub struct Geneve {
+    /// UDP destination port; 0 is the kernel's default.
+    pub port: u16,
+}
+
 /// What a link is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LinkKind {
     /// A vxlan tunnel.
     Vxlan(Vxlan),
-    /// Something the contract has a word for and this host cannot make yet; holds the feature's name (`link.geneve`).
+    /// An ipip tunnel.
+    Ipip(Ipip),
+    /// A geneve tunnel.
+    Geneve(Geneve),
+    /// Something the contract has a word for and this host cannot make yet; holds the feature's name (`link.dummy`).
     Unsupported(String),
+}
+
+impl LinkKind {
+    /// The kernel's name for it; none for what this host cannot make.
+    #[must_use]
+    pub fn name(&self) -> Option<&'static str> {
+        match self {
+            Self::Vxlan(_) => Some("vxlan"),
+            Self::Ipip(_) => Some("ipip"),
+            Self::Geneve(_) => Some("geneve"),
+            Self::Unsupported(_) => None,
+        }
+    }
 }
 
 /// A link of a backend.
@@ -70,6 +101,15 @@ pub enum Device {
     Uplink,
 }
 
+/// Where a tunnel that takes its settings from routes sends a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct TunnelKey {
+    /// The network identifier.
+    pub id: u64,
+    /// The tunnel's far end.
+    pub remote: IpAddr,
+}
+
 /// A route of the main table.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Route {
@@ -87,6 +127,8 @@ pub struct Route {
     pub mtu: Option<u32>,
     /// Priority; the kernel's default when absent (IPv4 0, IPv6 1024).
     pub metric: Option<u32>,
+    /// Into which tunnel, if the device leaves that to routes.
+    pub encap: Option<TunnelKey>,
 }
 
 /// Something that shall be in the kernel.

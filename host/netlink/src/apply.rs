@@ -74,7 +74,14 @@ fn with_foothold(operation: &Operation) -> Vec<Operation> {
         return Vec::new();
     };
     let key = Key::route(gateway.into(), None);
-    let value = Value::Route(RouteValue { link: route.link, gateway: None, on_link: false, source: None, mtu: None });
+    let value = Value::Route(RouteValue {
+        link: route.link,
+        gateway: None,
+        on_link: false,
+        source: None,
+        mtu: None,
+        encap: None,
+    });
     vec![Operation::Put { key, value, protocol }, *operation, Operation::Delete { key, value }]
 }
 

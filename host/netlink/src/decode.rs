@@ -5,8 +5,9 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use twill_model::{Family, Mac};
+use twill_model::{Family, Mac, TunnelKey};
 
+use crate::encode::{TUNNEL_FLAGS, TUNNEL_TTL};
 use crate::{Interest, Key, Observed, RouteValue, Value};
 use twill_wire::message::{AF_BRIDGE, AF_INET, AF_INET6, address, attributes, u16_at, u32_at};
 
@@ -39,6 +40,15 @@ const RTA_CACHEINFO: u16 = 12;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
 const RTA_PREF: u16 = 20;
+const RTA_ENCAP_TYPE: u16 = 21;
+const RTA_ENCAP: u16 = 22;
+const LWTUNNEL_ENCAP_IP: u16 = 2;
+const LWTUNNEL_ENCAP_IP6: u16 = 4;
+// The same numbers for both.
+const LWTUNNEL_IP_ID: u16 = 1;
+const LWTUNNEL_IP_DST: u16 = 2;
+const LWTUNNEL_IP_TTL: u16 = 4;
+const LWTUNNEL_IP_FLAGS: u16 = 6;
 const RTAX_MTU: u16 = 2;
 
 /// What a neighbour or FDB message says.
@@ -167,6 +177,7 @@ pub(crate) struct Route {
     pub(crate) hops: Vec<u32>,
     mtu: Option<u32>,
     on_link: bool,
+    encap: Option<TunnelKey>,
     /// It has nothing that [`RouteValue`] could not say.
     plain: bool,
 }
@@ -187,8 +198,10 @@ impl Route {
             hops: Vec::new(),
             mtu: None,
             on_link: header.flags & RTNH_F_ONLINK != 0,
+            encap: None,
             plain: true,
         };
+        let mut encap_type = None;
         for (kind, value) in attributes(payload.get(12..)?) {
             match kind {
                 RTA_DST => route.destination = IpNet::new(address(value)?, header.length).ok()?,
@@ -209,12 +222,23 @@ impl Route {
                 }
                 RTA_MULTIPATH => route.hops = next_hops(value),
                 RTA_TABLE if u32_at(value, 0) != Some(RT_TABLE_MAIN) => return None,
+                RTA_ENCAP_TYPE => encap_type = u16_at(value, 0),
+                RTA_ENCAP => {
+                    route.encap = tunnel(value);
+                    route.plain &= route.encap.is_some();
+                }
                 // Medium is how every route is by default.
                 RTA_PREF if value != [0] => route.plain = false,
                 RTA_TABLE | RTA_PREF | RTA_CACHEINFO => {}
                 _ => route.plain = false,
             }
         }
+        let fitting = match route.encap.map(|tunnel| Family::of(&tunnel.remote)) {
+            Some(Family::V4) => Some(LWTUNNEL_ENCAP_IP),
+            Some(Family::V6) => Some(LWTUNNEL_ENCAP_IP6),
+            None => None,
+        };
+        route.plain &= encap_type == fitting;
         Some(route)
     }
 
@@ -225,8 +249,27 @@ impl Route {
 
     fn value(&self) -> Option<RouteValue> {
         let link = self.link.filter(|_| self.plain && self.hops.is_empty())?;
-        Some(RouteValue { link, gateway: self.gateway, on_link: self.on_link, source: self.source, mtu: self.mtu })
+        let Self { gateway, on_link, source, mtu, encap, .. } = *self;
+        Some(RouteValue { link, gateway, on_link, source, mtu, encap })
     }
+}
+
+/// What an RTA_ENCAP says, if that is what [`encode`](crate::encode) writes and nothing beside it.
+fn tunnel(bytes: &[u8]) -> Option<TunnelKey> {
+    let (mut id, mut remote, mut ttl, mut flags) = (None, None, None, None);
+    for (kind, value) in attributes(bytes) {
+        match kind {
+            LWTUNNEL_IP_ID => id = value.try_into().ok().map(u64::from_be_bytes),
+            LWTUNNEL_IP_DST => remote = address(value),
+            LWTUNNEL_IP_TTL => ttl = value.first().copied(),
+            LWTUNNEL_IP_FLAGS => flags = value.try_into().ok().map(u16::from_be_bytes),
+            // A source, a class of traffic: the kernel tells them also where nobody set them.
+            _ if value.iter().all(|byte| *byte == 0) => {}
+            _ => return None,
+        }
+    }
+    let as_written = ttl == Some(TUNNEL_TTL) && flags == Some(TUNNEL_FLAGS);
+    Some(TunnelKey { id: id?, remote: remote? }).filter(|_| as_written)
 }
 
 /// The interfaces in an RTA_MULTIPATH: each `struct rtnexthop` is length, flags, hops, index, attributes.
@@ -278,11 +321,22 @@ mod tests {
                 on_link: true,
                 source: Some(gateway.parse().unwrap()),
                 mtu: Some(1400),
+                encap: None,
             };
             (Key::route(destination.parse().unwrap(), metric), Value::Route(value))
         };
+        let into = |destination: &str, gateway: &str, remote: &str| match route(destination, gateway, None) {
+            (key, Value::Route(value)) => {
+                let encap = Some(TunnelKey { id: 77, remote: remote.parse().unwrap() });
+                (key, Value::Route(RouteValue { encap, ..value }))
+            }
+            other => other,
+        };
         let mac = Mac([2, 0, 0, 0, 0, 1]);
         vec![
+            into("10.244.1.0/24", "10.244.1.0", "192.168.0.1"),
+            into("10.244.1.0/24", "10.244.1.0", "fd01::1"),
+            into("fd00:0:0:1::/64", "fd00:0:0:1::", "fd01::1"),
             (Key::Neighbor { link: 5, address: "10.244.1.0".parse().unwrap() }, Value::Neighbor(mac)),
             (Key::Neighbor { link: 5, address: "fd00::1".parse().unwrap() }, Value::Neighbor(mac)),
             (Key::Forwarding { link: 5, mac, remote: "192.168.0.1".parse().unwrap() }, Value::Forwarding),

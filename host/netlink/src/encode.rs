@@ -10,15 +10,23 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteScope, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteIp6Tunnel, RouteIp6TunnelFlags, RouteIpTunnel,
+    RouteIpTunnelFlags, RouteLwEnCapType, RouteLwTunnelEncap, RouteMessage, RouteMetric, RouteScope, RouteType,
+    RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use twill_model::Family;
+use twill_model::{Family, TunnelKey};
 
 use crate::{Key, Operation, Value};
 use twill_wire::message::align;
 
 const NLM_F_ACK: u16 = 4;
+
+/// Hops that a packet may make inside a tunnel which a route leads into: Linux's own default. Without it they get none, and
+/// the first router drops them.
+pub(crate) const TUNNEL_TTL: u8 = 64;
+/// The outer packets have UDP checksums: without them, IPv6 throws them away.
+pub(crate) const TUNNEL_FLAGS: u16 = RouteIpTunnelFlags::Checksum.bits();
 
 /// Appends the message for an operation and returns its length, padding included.
 pub(crate) fn append(buffer: &mut Vec<u8>, operation: &Operation, sequence: u32) -> usize {
@@ -135,12 +143,72 @@ fn route(key: &Key, value: &Value, put: Option<u8>) -> RouteMessage {
     if let Some(mtu) = value.mtu {
         message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
     }
+    message.attributes.extend(value.encap.iter().flat_map(encap));
     message
+}
+
+/// The attributes by which a route leads into a tunnel.
+pub(crate) fn encap(tunnel: &TunnelKey) -> [RouteAttribute; 2] {
+    let flags = RouteIpTunnelFlags::from_bits_retain(TUNNEL_FLAGS);
+    let (kind, settings) = match tunnel.remote {
+        IpAddr::V4(remote) => {
+            let settings = [
+                RouteIpTunnel::Id(tunnel.id),
+                RouteIpTunnel::Destination(remote),
+                RouteIpTunnel::Ttl(TUNNEL_TTL),
+                RouteIpTunnel::Flags(flags),
+            ];
+            (RouteLwEnCapType::Ip, settings.map(RouteLwTunnelEncap::Ip))
+        }
+        IpAddr::V6(remote) => {
+            let settings = [
+                RouteIp6Tunnel::Id(tunnel.id),
+                RouteIp6Tunnel::Destination(remote),
+                RouteIp6Tunnel::Hoplimit(TUNNEL_TTL),
+                RouteIp6Tunnel::Flags(RouteIp6TunnelFlags::from_bits_retain(TUNNEL_FLAGS)),
+            ];
+            (RouteLwEnCapType::Ip6, settings.map(RouteLwTunnelEncap::Ip6))
+        }
+    };
+    [RouteAttribute::EncapType(kind), RouteAttribute::Encap(settings.to_vec())]
 }
 
 fn gateway_attribute(family: Family, gateway: IpAddr) -> RouteAttribute {
     match gateway {
         IpAddr::V6(v6) if family == Family::V4 => RouteAttribute::Via(RouteVia::Inet6(v6)),
         _ => RouteAttribute::Gateway(RouteAddress::from(gateway)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use twill_wire::message::{attributes, messages};
+
+    use super::*;
+    use crate::RouteValue;
+
+    /// The attributes that `ip route add 10.244.2.0/24 encap ip id 77 dst 192.0.2.2 ttl 64 csum via …` nests in RTA_ENCAP.
+    const ENCAP_IP: &[u8] = b"\x0c\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x4d\x08\x00\x02\x00\xc0\x00\x02\x02\
+                              \x05\x00\x04\x00\x40\x00\x00\x00\x06\x00\x06\x00\x00\x01\x00\x00";
+    /// The same of `encap ip6 id 77 dst 2001:db8::2 hoplimit 64 csum`.
+    const ENCAP_IP6: &[u8] = b"\x0c\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x4d\x14\x00\x02\x00\
+                               \x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\
+                               \x05\x00\x04\x00\x40\x00\x00\x00\x06\x00\x06\x00\x00\x01\x00\x00";
+
+    #[test]
+    fn routes_lead_into_tunnels_as_ips_do() {
+        for (remote, kind, expected) in [("192.0.2.2", 2_u16, ENCAP_IP), ("2001:db8::2", 4, ENCAP_IP6)] {
+            let encap = Some(TunnelKey { id: 77, remote: remote.parse().unwrap() });
+            let gateway = Some([10, 244, 2, 0].into());
+            let value = RouteValue { link: 5, gateway, on_link: true, source: None, mtu: None, encap };
+            let key = Key::route("10.244.2.0/24".parse().unwrap(), None);
+            let mut bytes = Vec::new();
+            append(&mut bytes, &Operation::Put { key, value: Value::Route(value), protocol: 3 }, 1);
+            let payload = messages(&bytes).next().unwrap().payload;
+            let found = |wanted: u16| attributes(&payload[12..]).find(|(kind, _)| *kind == wanted).unwrap().1;
+            let settings = |bytes| attributes(bytes).map(|(kind, value)| (kind, value.to_vec())).collect::<Vec<_>>();
+            assert_eq!(found(21), kind.to_ne_bytes());
+            assert_eq!(settings(found(22)), settings(expected));
+        }
     }
 }

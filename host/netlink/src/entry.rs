@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::Serialize;
-use twill_model::{Family, Mac};
+use twill_model::{Family, Mac, TunnelKey};
 
 /// What identifies an entry in the kernel. Sorts in the order of making: neighbours and FDB before routes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -91,6 +91,8 @@ pub struct RouteValue {
     pub source: Option<IpAddr>,
     /// Path MTU.
     pub mtu: Option<u32>,
+    /// Into which tunnel.
+    pub encap: Option<TunnelKey>,
 }
 
 /// What was seen under a [`Key`].

@@ -10,6 +10,7 @@
 //! None of them keeps state of its own: what shall be is the caller's, what is is the kernel's. All of them work in the
 //! network namespace of the thread that made them.
 
+mod ability;
 mod address;
 mod apply;
 mod blackhole;
@@ -21,6 +22,7 @@ mod error;
 mod interest;
 mod link;
 mod link_encode;
+mod link_kind;
 mod link_plan;
 mod links;
 mod lookup;
@@ -30,13 +32,14 @@ mod socket;
 mod tables;
 mod watch;
 
+pub use ability::{knows_link_kind, knows_tunnel_encap, load_link_kind};
 pub use address::{AddressInfo, AddressScope};
 pub use apply::Applied;
 pub use blackhole::BLACKHOLE_METRIC;
 pub use entry::{Key, Observed, Operation, RouteValue, Value};
 pub use error::{Error, OperationError};
 pub use interest::Interest;
-pub use link::{KindInfo, LinkInfo, VxlanInfo};
+pub use link::{GeneveInfo, IpipInfo, KindInfo, LinkInfo, VxlanInfo};
 pub use link_plan::{Change, Difference, LinkWanted, Step, plan};
 pub use links::{Action, Ensured, LinkError, Links};
 pub use lookup::{DefaultRoute, RouteTo};

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_route::link::{InfoData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo as RawInfo, LinkMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoGeneve, InfoIpTunnel, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo as RawInfo, LinkMessage,
+};
 use serde::Serialize;
 use twill_model::Mac;
 
@@ -37,6 +39,10 @@ pub struct LinkInfo {
 pub enum KindInfo {
     /// A vxlan tunnel.
     Vxlan(VxlanInfo),
+    /// An ipip tunnel.
+    Ipip(IpipInfo),
+    /// A geneve tunnel.
+    Geneve(GeneveInfo),
     /// Another kind by the kernel's name for it; none for hardware.
     Other(Option<String>),
 }
@@ -62,6 +68,43 @@ pub struct VxlanInfo {
     pub l2miss: bool,
     /// Keys and remotes come from routes (`external`).
     pub metadata: bool,
+}
+
+/// An ipip link's settings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct IpipInfo {
+    /// Source of the outer packets.
+    pub local: Option<IpAddr>,
+    /// Where all packets go.
+    pub remote: Option<IpAddr>,
+    /// Both come from routes (`external`).
+    pub metadata: bool,
+}
+
+/// A geneve link's settings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct GeneveInfo {
+    /// The network identifier.
+    pub vni: u32,
+    /// UDP destination port.
+    pub port: u16,
+    /// Where all packets go.
+    pub remote: Option<IpAddr>,
+    /// Keys and remotes come from routes (`external`).
+    pub metadata: bool,
+}
+
+impl KindInfo {
+    /// The kernel's name for it; none for hardware.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Vxlan(_) => Some("vxlan"),
+            Self::Ipip(_) => Some("ipip"),
+            Self::Geneve(_) => Some("geneve"),
+            Self::Other(name) => name.as_deref(),
+        }
+    }
 }
 
 impl LinkInfo {
@@ -94,14 +137,49 @@ impl LinkInfo {
 
 fn read_kind(infos: Vec<RawInfo>) -> KindInfo {
     let mut kind = KindInfo::Other(None);
+    let mut is_ipip = false;
     for info in infos {
         match info {
-            RawInfo::Kind(name) => kind = KindInfo::Other(Some(name.to_string())),
+            RawInfo::Kind(name) => {
+                is_ipip = name == InfoKind::IpIp;
+                kind = KindInfo::Other(Some(name.to_string()));
+            }
             RawInfo::Data(InfoData::Vxlan(settings)) => return KindInfo::Vxlan(read_vxlan(&settings)),
+            RawInfo::Data(InfoData::Geneve(settings)) => return KindInfo::Geneve(read_geneve(&settings)),
+            RawInfo::Data(InfoData::IpTunnel(settings)) if is_ipip => return KindInfo::Ipip(read_ipip(&settings)),
             _ => {}
         }
     }
     kind
+}
+
+fn read_ipip(settings: &[InfoIpTunnel]) -> IpipInfo {
+    let mut ipip = IpipInfo::default();
+    let set = |ip: &IpAddr| Some(*ip).filter(|ip| !ip.is_unspecified());
+    for setting in settings {
+        match setting {
+            InfoIpTunnel::Local(ip) => ipip.local = set(ip),
+            InfoIpTunnel::Remote(ip) => ipip.remote = set(ip),
+            InfoIpTunnel::CollectMetadata => ipip.metadata = true,
+            _ => {}
+        }
+    }
+    ipip
+}
+
+fn read_geneve(settings: &[InfoGeneve]) -> GeneveInfo {
+    let mut geneve = GeneveInfo::default();
+    for setting in settings {
+        match setting {
+            InfoGeneve::Id(vni) => geneve.vni = *vni,
+            InfoGeneve::Port(port) => geneve.port = *port,
+            InfoGeneve::Remote(ip) if !ip.is_unspecified() => geneve.remote = Some((*ip).into()),
+            InfoGeneve::Remote6(ip) if !ip.is_unspecified() => geneve.remote = Some((*ip).into()),
+            InfoGeneve::CollectMetadata => geneve.metadata = true,
+            _ => {}
+        }
+    }
+    geneve
 }
 
 fn read_vxlan(settings: &[InfoVxlan]) -> VxlanInfo {

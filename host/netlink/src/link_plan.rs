@@ -9,9 +9,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::Serialize;
-use twill_model::{Family, LinkKind, Mac, Vxlan};
+use twill_model::{Family, LinkKind, Mac};
 
-use crate::{AddressScope, KindInfo, LinkInfo};
+use crate::{AddressScope, LinkInfo, link_kind};
 
 /// A link as it shall be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +49,10 @@ impl LinkWanted {
                 };
                 self.mtu.min(self.underlay_mtu.saturating_sub(headers))
             }
-            LinkKind::Unsupported(_) => self.mtu,
+            // An IP header.
+            LinkKind::Ipip(_) => self.mtu.min(self.underlay_mtu.saturating_sub(20)),
+            // What is below depends on the route that a packet takes.
+            LinkKind::Geneve(_) | LinkKind::Unsupported(_) => self.mtu,
         }
     }
 
@@ -164,20 +167,11 @@ pub fn plan(existing: Option<&LinkInfo>, wanted: &LinkWanted) -> Step {
     if adopt {
         changes.push(Change::Alias);
     }
-    if let LinkKind::Vxlan(vxlan) = &wanted.kind {
-        let differences = differences(link, vxlan, wanted.underlay);
-        if !differences.is_empty() {
-            return Step::Recreate(differences);
-        }
-        if let KindInfo::Vxlan(existing) = &link.kind {
-            if existing.learning != vxlan.learning {
-                changes.push(Change::Learning(vxlan.learning));
-            }
-            if existing.local != Some(vxlan.local) {
-                changes.push(Change::Local { from: existing.local, to: vxlan.local });
-            }
-        }
+    let (differences, in_place) = link_kind::compare(&link.kind, &wanted.kind, wanted.underlay);
+    if !differences.is_empty() {
+        return Step::Recreate(differences);
     }
+    changes.extend(in_place);
     if link.mtu != wanted.effective_mtu() {
         changes.push(Change::Mtu { from: link.mtu, to: wanted.effective_mtu() });
     }
@@ -191,47 +185,6 @@ pub fn plan(existing: Option<&LinkInfo>, wanted: &LinkWanted) -> Step {
         changes.push(Change::Up);
     }
     Step::Keep { adopt, changes }
-}
-
-/// What differs and cannot be changed in place. What is unset on either side is no difference, as in flannel.
-fn differences(link: &LinkInfo, wanted: &Vxlan, underlay: u32) -> Vec<Difference> {
-    let existing = match &link.kind {
-        KindInfo::Vxlan(existing) => existing,
-        KindInfo::Other(kind) => {
-            let from = kind.clone().unwrap_or_else(|| "hardware".into());
-            return vec![Difference { what: "kind", from, to: "vxlan".into() }];
-        }
-    };
-    let mut found = Vec::new();
-    let mut compare = |what, same: bool, from: String, to: String| {
-        if !same {
-            found.push(Difference { what, from, to });
-        }
-    };
-    let on = |on: bool| if on { "on" } else { "off" }.to_owned();
-    let number = |n: u32| n.to_string();
-    compare("VNI", existing.vni == wanted.vni, number(existing.vni), number(wanted.vni));
-    let ports = (existing.port, wanted.port);
-    compare("port", ports.0 == ports.1 || ports.0 == 0 || ports.1 == 0, ports.0.to_string(), ports.1.to_string());
-    let below = existing.underlay.unwrap_or(underlay);
-    compare("index of the interface below", below == underlay, number(below), number(underlay));
-    if let Some(local) = existing.local {
-        // An address of the same family is changed in place.
-        let families = (Family::of(&local), Family::of(&wanted.local));
-        compare(
-            "family of the local address",
-            families.0 == families.1,
-            families.0.to_string(),
-            families.1.to_string(),
-        );
-    }
-    if let Some(group) = existing.group {
-        compare("group or remote", false, group.to_string(), "none".into());
-    }
-    compare("group policy (GBP)", existing.gbp == wanted.gbp, on(existing.gbp), on(wanted.gbp));
-    compare("l2miss", !existing.l2miss, on(true), on(false));
-    compare("external", !existing.metadata, on(true), on(false));
-    found
 }
 
 /// Addresses to remove: IPv4 ones inside the pod networks, and all IPv6 ones but link-local. Of a family in which the
@@ -248,8 +201,10 @@ fn strangers<'a>(link: &'a LinkInfo, wanted: &'a LinkWanted) -> impl Iterator<It
 
 #[cfg(test)]
 mod tests {
+    use twill_model::Vxlan;
+
     use super::*;
-    use crate::{AddressInfo, VxlanInfo};
+    use crate::{AddressInfo, KindInfo, VxlanInfo};
 
     fn wanted(local: &str) -> LinkWanted {
         let local: IpAddr = local.parse().unwrap();
@@ -310,7 +265,7 @@ mod tests {
     fn vxlan(link: &mut LinkInfo) -> &mut VxlanInfo {
         match &mut link.kind {
             KindInfo::Vxlan(vxlan) => vxlan,
-            KindInfo::Other(kind) => panic!("{kind:?}"),
+            kind => panic!("{kind:?}"),
         }
     }
 

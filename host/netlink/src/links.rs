@@ -12,7 +12,7 @@ use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_sys::AsyncSocket;
 use rustix::io::Errno;
 use tokio::task::JoinHandle;
-use twill_model::{LinkKind, Mac, Vxlan};
+use twill_model::{LinkKind, Mac};
 
 use crate::error::hint;
 use crate::{
@@ -169,13 +169,9 @@ impl Links {
     ///
     /// The kernel refused a step; the link may be half done, and calling again continues.
     pub async fn ensure(&self, wanted: &LinkWanted) -> Result<Ensured, LinkError> {
-        let LinkKind::Vxlan(vxlan) = &wanted.kind else {
-            let feature = match &wanted.kind {
-                LinkKind::Unsupported(feature) => feature.clone(),
-                LinkKind::Vxlan(_) => String::new(),
-            };
-            return Err(LinkError::Unsupported { link: wanted.name.clone(), feature });
-        };
+        if let LinkKind::Unsupported(feature) = &wanted.kind {
+            return Err(LinkError::Unsupported { link: wanted.name.clone(), feature: feature.clone() });
+        }
         let existing = self.find(&wanted.name).await?;
         let step = link_plan::plan(existing.as_ref(), wanted);
         let action = match (step, existing) {
@@ -184,16 +180,16 @@ impl Links {
                 Kept::Done(done) if done.is_empty() => Action::Unchanged,
                 Kept::Done(done) => Action::Changed(done),
                 Kept::Impossible(difference) => {
-                    self.recreate(&link, wanted, vxlan).await?;
+                    self.recreate(&link, wanted).await?;
                     Action::Recreated(vec![difference])
                 }
             },
             (Step::Recreate(differences), Some(link)) => {
-                self.recreate(&link, wanted, vxlan).await?;
+                self.recreate(&link, wanted).await?;
                 Action::Recreated(differences)
             }
             _ => {
-                self.create(wanted, vxlan).await?;
+                self.create(wanted).await?;
                 Action::Created
             }
         };
@@ -234,14 +230,14 @@ impl Links {
         self.request("rename", &format!("link {index} to {name}"), message, NLM_F_REQUEST | NLM_F_ACK).await
     }
 
-    async fn recreate(&self, link: &LinkInfo, wanted: &LinkWanted, vxlan: &Vxlan) -> Result<(), LinkError> {
+    async fn recreate(&self, link: &LinkInfo, wanted: &LinkWanted) -> Result<(), LinkError> {
         self.delete(link.index).await?;
-        self.create(wanted, vxlan).await
+        self.create(wanted).await
     }
 
-    async fn create(&self, wanted: &LinkWanted, vxlan: &Vxlan) -> Result<(), LinkError> {
+    async fn create(&self, wanted: &LinkWanted) -> Result<(), LinkError> {
         let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-        self.request("create", &wanted.name, link_encode::creation(wanted, vxlan), flags).await?;
+        self.request("create", &wanted.name, link_encode::creation(wanted), flags).await?;
         let link = self.found(&wanted.name).await?;
         let different = |difference| LinkError::Different { link: wanted.name.clone(), difference };
         match link_plan::plan(Some(&link), wanted) {

@@ -145,7 +145,7 @@ fn link(from: wit::Link) -> Result<model::Link, Violation> {
     at_most(MAX_ADDRESSES, from.addresses.len(), "addresses of a link")?;
     let addresses = from.addresses.iter().map(interface_address).collect::<Result<_, _>>();
     Ok(model::Link {
-        kind: link_kind(&from.kind),
+        kind: link_kind(&from.kind).map_err(|why| format!("link {name}: {why}"))?,
         mtu: from.mtu,
         mac: from.mac.map(mac),
         addresses: addresses.map_err(|why| format!("address of link {name}: {why}"))?,
@@ -153,20 +153,36 @@ fn link(from: wit::Link) -> Result<model::Link, Violation> {
     })
 }
 
-fn link_kind(from: &wit::LinkKind) -> model::LinkKind {
+fn link_kind(from: &wit::LinkKind) -> Result<model::LinkKind, Violation> {
     let feature = match from {
         wit::LinkKind::Vxlan(v) if !v.metadata => {
-            return model::LinkKind::Vxlan(model::Vxlan {
+            return Ok(model::LinkKind::Vxlan(model::Vxlan {
                 vni: v.vni,
                 port: v.port,
                 local: ip(v.local),
                 learning: v.learning,
                 gbp: v.gbp,
-            });
+            }));
         }
         wit::LinkKind::Vxlan(_) => "link.vxlan.metadata",
-        wit::LinkKind::Geneve(_) => "link.geneve",
-        wit::LinkKind::Ipip(_) => "link.ipip",
+        wit::LinkKind::Geneve(geneve) => match geneve {
+            wit::Geneve { metadata: false, .. } => "link.geneve.remote",
+            wit::Geneve { vni: 0, remote: None, port, .. } => {
+                return Ok(model::LinkKind::Geneve(model::Geneve { port: *port }));
+            }
+            _ => {
+                return Err("a geneve link with metadata has VNI 0 and no remote: both come from routes (encap)".into());
+            }
+        },
+        wit::LinkKind::Ipip(tunnel) => match (ip(tunnel.local), tunnel) {
+            (_, wit::Tunnel { key: Some(_), .. }) => return Err("an ipip link has no key".into()),
+            (_, wit::Tunnel { remote: Some(_), .. }) => "link.ipip.remote",
+            (_, wit::Tunnel { metadata: true, .. }) => "link.ipip.metadata",
+            (IpAddr::V4(local), _) => return Ok(model::LinkKind::Ipip(model::Ipip { local })),
+            (IpAddr::V6(local), _) => {
+                return Err(format!("its local address {local} is not IPv4, and ipip is IPv4 in IPv4"));
+            }
+        },
         wit::LinkKind::Sit(_) => "link.sit",
         wit::LinkKind::Ip6tnl(_) => "link.ip6tnl",
         wit::LinkKind::Gre(_) => "link.gre",
@@ -174,7 +190,7 @@ fn link_kind(from: &wit::LinkKind) -> model::LinkKind {
         wit::LinkKind::Wireguard(_) => "link.wireguard",
         wit::LinkKind::Dummy => "link.dummy",
     };
-    model::LinkKind::Unsupported(feature.into())
+    Ok(model::LinkKind::Unsupported(feature.into()))
 }
 
 fn intents(list: Vec<wit::Intent>) -> Result<Vec<model::Intent>, Violation> {
@@ -196,26 +212,25 @@ fn intent(from: wit::Intent) -> Result<model::Intent, Violation> {
 }
 
 fn route(from: wit::Route) -> Result<model::Intent, Violation> {
-    let feature = match from.encap {
-        None => {
-            return Ok(model::Intent::Route(model::Route {
-                destination: network(&from.destination).map_err(|why| format!("destination of a route: {why}"))?,
-                device: match from.device {
-                    wit::Device::Link(name) => model::Device::Link(printable(&name)),
-                    wit::Device::Uplink => model::Device::Uplink,
-                },
-                gateway: from.gateway.map(ip),
-                on_link: from.on_link,
-                source: from.source.map(ip),
-                mtu: from.mtu,
-                metric: from.metric,
-            }));
-        }
-        Some(wit::Encap::Tunnel(_)) => "encap.tunnel",
-        Some(wit::Encap::Seg6(_)) => "encap.seg6",
-        Some(wit::Encap::Mpls(_)) => "encap.mpls",
+    let encap = match from.encap {
+        None => None,
+        Some(wit::Encap::Tunnel(key)) => Some(model::TunnelKey { id: key.id, remote: ip(key.remote) }),
+        Some(wit::Encap::Seg6(_)) => return Ok(model::Intent::Unsupported("encap.seg6".into())),
+        Some(wit::Encap::Mpls(_)) => return Ok(model::Intent::Unsupported("encap.mpls".into())),
     };
-    Ok(model::Intent::Unsupported(feature.into()))
+    Ok(model::Intent::Route(model::Route {
+        destination: network(&from.destination).map_err(|why| format!("destination of a route: {why}"))?,
+        device: match from.device {
+            wit::Device::Link(name) => model::Device::Link(printable(&name)),
+            wit::Device::Uplink => model::Device::Uplink,
+        },
+        gateway: from.gateway.map(ip),
+        on_link: from.on_link,
+        source: from.source.map(ip),
+        mtu: from.mtu,
+        metric: from.metric,
+        encap,
+    }))
 }
 
 fn ip(from: wit::IpAddress) -> IpAddr {
@@ -303,7 +318,45 @@ mod tests {
             panic!("refused")
         };
         assert_eq!(plan, [model::Intent::Unsupported("encap.mpls".into())]);
-        assert_eq!(link_kind(&wit::LinkKind::Dummy), model::LinkKind::Unsupported("link.dummy".into()));
+        assert_eq!(link_kind(&wit::LinkKind::Dummy), Ok(model::LinkKind::Unsupported("link.dummy".into())));
+    }
+
+    #[test]
+    fn tunnels_without_a_far_end_of_their_own() {
+        let local = wit::IpAddress::Ipv4((192, 0, 2, 1));
+        let tunnel = wit::Tunnel { local, remote: None, key: None, metadata: false };
+        let ipip = |tunnel| link_kind(&wit::LinkKind::Ipip(tunnel));
+        let unsupported = |feature: &str| Ok(model::LinkKind::Unsupported(feature.into()));
+        assert_eq!(ipip(tunnel), Ok(model::LinkKind::Ipip(model::Ipip { local: [192, 0, 2, 1].into() })));
+        assert_eq!(ipip(wit::Tunnel { remote: Some(local), ..tunnel }), unsupported("link.ipip.remote"));
+        assert_eq!(ipip(wit::Tunnel { metadata: true, ..tunnel }), unsupported("link.ipip.metadata"));
+        assert_eq!(ipip(wit::Tunnel { key: Some(1), ..tunnel }), Err("an ipip link has no key".into()));
+        let six = wit::IpAddress::Ipv6((0xfd00, 0, 0, 0, 0, 0, 0, 1));
+        assert_eq!(
+            ipip(wit::Tunnel { local: six, ..tunnel }),
+            Err("its local address fd00::1 is not IPv4, and ipip is IPv4 in IPv4".into())
+        );
+
+        let external = wit::Geneve { vni: 0, port: 6081, remote: None, metadata: true };
+        let geneve = |geneve| link_kind(&wit::LinkKind::Geneve(geneve));
+        assert_eq!(geneve(external), Ok(model::LinkKind::Geneve(model::Geneve { port: 6081 })));
+        let plain = wit::Geneve { vni: 1, remote: Some(local), metadata: false, ..external };
+        assert_eq!(geneve(plain), unsupported("link.geneve.remote"));
+        for both in [wit::Geneve { vni: 1, ..external }, wit::Geneve { remote: Some(local), ..external }] {
+            assert_eq!(
+                geneve(both),
+                Err("a geneve link with metadata has VNI 0 and no remote: both come from routes (encap)".into())
+            );
+        }
+    }
+
+    #[test]
+    fn a_route_names_the_tunnel_that_it_leads_into() {
+        let wit::Intent::Route(plain) = to(IpAddr::from([10, 0, 0, 0]), 8) else { unreachable!() };
+        let key = wit::TunnelKey { id: 7, remote: wit::IpAddress::Ipv4((192, 0, 2, 2)) };
+        let led = intent(wit::Intent::Route(wit::Route { encap: Some(wit::Encap::Tunnel(key)), ..plain })).unwrap();
+        let model::Intent::Route(route) = led else { panic!("{led:?}") };
+        assert_eq!(route.encap, Some(model::TunnelKey { id: 7, remote: [192, 0, 2, 2].into() }));
     }
 
     #[test]

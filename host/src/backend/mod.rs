@@ -1,6 +1,7 @@
 //! The backends of this node: where their components come from, and what they are asked.
 
 mod builtin;
+pub mod features;
 pub mod planning;
 pub mod record;
 pub mod source;

@@ -13,7 +13,9 @@ use crate::intent::policy::{self, Holder, Violation};
 use crate::nodes::{Offer, PeerRecord};
 
 /// The kernel's UDP port for vxlan, where none is given.
-const VXLAN_PORT: u16 = 8472;
+pub(crate) const VXLAN_PORT: u16 = 8472;
+/// The same for geneve.
+pub(crate) const GENEVE_PORT: u16 = 6081;
 
 /// An attached backend: a component with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -51,6 +53,10 @@ pub fn wire(plan: &NodePlan) -> String {
                 let port = if vxlan.port == 0 { VXLAN_PORT } else { vxlan.port };
                 let gbp = if vxlan.gbp { "/gbp" } else { "" };
                 format!("vxlan/{}/{port}{gbp}", vxlan.vni)
+            }
+            LinkKind::Ipip(_) => "ipip".to_owned(),
+            LinkKind::Geneve(geneve) => {
+                format!("geneve/{}", if geneve.port == 0 { GENEVE_PORT } else { geneve.port })
             }
             LinkKind::Unsupported(feature) => feature.clone(),
         })

@@ -154,6 +154,7 @@ fn backend_lines(text: &mut String, backend: &BackendStatus, wide: bool) {
             text,
             "         {wasm} bytes of WebAssembly, {code} of machine code, {compiled}, loaded in {load:.1} ms"
         );
+        let _ = writeln!(text, "         can use {}", plain(&backend.features.join(", ")));
     }
     if backend.role != "active" {
         let _ = writeln!(text, "         {}; peers through it: {}", backend.role, backend.peers);

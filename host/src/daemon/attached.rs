@@ -8,12 +8,11 @@ use twill_model::{Mac, Node, NodePlan};
 use twill_sandbox::{Digest, Loaded, Sandbox};
 
 use super::{Options, StartError};
+use crate::backend::features::{Features, Missing};
 use crate::backend::planning::{self, BackendId, Planner};
 use crate::backend::source::{Found, SourceError};
 use crate::config::BackendConfig;
 
-/// What this host can do for backends.
-pub(crate) const FEATURES: [&str; 4] = ["link.vxlan", "route", "neighbor", "forwarding"];
 /// The first pause after a backend broke down over the node's plan; each further one doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
@@ -39,12 +38,12 @@ pub enum LoadFailure {
         error: Box<twill_sandbox::LoadError>,
     },
     /// It needs what this host cannot do.
-    #[error("backend {kind}: it needs {missing}, which this host does not have (it has {}); use a newer Twill or another backend", FEATURES.join(", "))]
+    #[error("backend {kind}: {missing}")]
     Features {
         /// Its type.
         kind: String,
-        /// The first feature that is missing.
-        missing: String,
+        /// The first of them.
+        missing: Missing,
     },
 }
 
@@ -95,6 +94,8 @@ pub(super) struct Attached {
     pub(super) loaded: Loaded,
     /// `built-in`, or the file it came from.
     pub(super) origin: String,
+    /// What it can use here, as far as that could be told when it was loaded.
+    pub(super) features: Features,
     /// What it was told of the node when it made `plan`.
     pub(super) facts: Option<Arc<Node>>,
     /// The last plan that passed the policy.
@@ -124,9 +125,10 @@ impl Attached {
             .load(&config.kind, artifact)
             .await
             .map_err(|error| LoadFailure::Load { kind: kind(), error: error.into() })?;
-        if let Some(missing) = loaded.descriptor().requires.iter().find(|f| !FEATURES.contains(&f.as_str())) {
-            return Err(LoadFailure::Features { kind: kind(), missing: missing.clone() });
-        }
+        let requires = loaded.descriptor().requires.clone();
+        let features = tokio::task::spawn_blocking(move || Features::probe(&requires)).await;
+        let features = features.unwrap_or_else(|_| Ok(Features::known()));
+        let features = features.map_err(|missing| LoadFailure::Features { kind: kind(), missing })?;
         tracing::info!(
             backend = config.kind,
             instance,
@@ -142,6 +144,7 @@ impl Attached {
             config: config.clone(),
             loaded,
             origin,
+            features,
             facts: None,
             plan: None,
             error: None,

@@ -41,7 +41,6 @@ use crate::peers::Peers;
 use crate::pool::{self as addresses, Keeper};
 use crate::telemetry::{self, Pulse};
 use crate::uplink::UplinkError;
-pub(crate) use attached::FEATURES;
 use attached::{Attached, LoadFailure};
 use blackhole::Blackhole;
 use control::ControlSocket;

@@ -8,10 +8,10 @@ use std::time::Instant;
 use ipnet::IpNet;
 use twill_model::{ExistingLink, Family, Node, NodeFamily, NodePlan};
 
-use super::attached::FEATURES;
+use super::attached::Attached;
 use super::{Daemon, Options, StartError};
 use crate::backend::planning::BackendId;
-use crate::config::{BackendConfig, NetConf};
+use crate::config::NetConf;
 use crate::dataplane::Dataplane;
 use crate::intent::wanted::Owner;
 use crate::lease::{self, BadAddress, Lease, public_overrides};
@@ -76,7 +76,8 @@ impl Own {
     }
 
     /// What a backend is told of this node; none while there is no lease.
-    pub(super) fn facts(&self, config: &BackendConfig) -> Option<Node> {
+    pub(super) fn facts(&self, attached: &Attached) -> Option<Node> {
+        let config = &attached.config;
         let kind = &config.kind;
         let published = self.published.iter().flatten().find(|offer| offer.kind == *kind).map(|offer| &offer.data);
         let lease = self.lease.as_ref()?;
@@ -99,7 +100,7 @@ impl Own {
             link_prefix: LINK_PREFIX.to_owned(),
             existing_links: self.existing_links.clone(),
             seed: lease::seed(&self.name, kind),
-            features: FEATURES.map(str::to_owned).to_vec(),
+            features: attached.features.names().to_vec(),
         })
     }
 

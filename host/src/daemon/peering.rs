@@ -232,7 +232,7 @@ impl Daemon {
     /// Starts what has to be asked of a component, if anything has.
     pub(super) async fn start_job(&mut self) {
         for index in 0..self.attached.len() {
-            let Some(facts) = self.own.facts(&self.attached[index].config) else { return };
+            let Some(facts) = self.own.facts(&self.attached[index]) else { return };
             if self.attached[index].wants_plan(&facts) {
                 return self.start_node_job(index, Arc::new(facts)).await;
             }

@@ -146,6 +146,7 @@ impl Daemon {
             version: loaded.descriptor().version.clone(),
             digest: format!("sha256:{}", loaded.digest()),
             origin: attached.origin.clone(),
+            features: attached.features.names().to_vec(),
             links: self.dataplane.links_of(attached.id.instance),
             pod_mtu: attached.plan.as_ref().map(|plan| plan.pod_mtu),
             wasm_bytes: loaded.wasm_bytes(),

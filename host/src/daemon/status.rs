@@ -221,6 +221,9 @@ pub struct BackendStatus {
     pub digest: String,
     /// `built-in`, or the file it came from.
     pub origin: String,
+    /// What it can use of this host and this kernel.
+    #[serde(default)]
+    pub features: Vec<String>,
     /// Its links.
     pub links: Vec<String>,
     /// The MTU it gives to pods.

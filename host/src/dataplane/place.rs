@@ -7,14 +7,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use twill_model::{Family, Link, LinkKind, Vxlan};
-use twill_netlink::{KindInfo, LinkInfo, VxlanInfo};
+use twill_model::{Family, Geneve, Link, LinkKind, Vxlan};
+use twill_netlink::{GeneveInfo, IpipInfo, KindInfo, LinkInfo, VxlanInfo};
 
 use super::{ALIAS, Tenant};
+use crate::backend::planning::{GENEVE_PORT, VXLAN_PORT};
 use crate::intent::policy::Holder;
 
-/// The kernel's UDP port for vxlan, where none is given.
-const VXLAN_PORT: u16 = 8472;
 /// Length of a kernel interface name (`IFNAMSIZ` less its final zero byte).
 const LONGEST_NAME: usize = 15;
 
@@ -142,6 +141,10 @@ fn is_same(info: &KindInfo, wanted: &LinkKind) -> bool {
             let family = local.as_ref().is_none_or(|local| Family::of(local) == Family::of(&wanted.local));
             (*vni, port_of(*port), *gbp) == (wanted.vni, port_of(wanted.port), wanted.gbp) && family
         }
+        (KindInfo::Ipip(IpipInfo { remote: None, metadata: false, .. }), LinkKind::Ipip(_)) => true,
+        (KindInfo::Geneve(GeneveInfo { port, metadata: true, .. }), LinkKind::Geneve(wanted)) => {
+            *port == geneve_port(*wanted)
+        }
         _ => false,
     }
 }
@@ -149,7 +152,13 @@ fn is_same(info: &KindInfo, wanted: &LinkKind) -> bool {
 /// Whether two backends mean the same link, though they may want it with another MTU.
 fn agree(a: &LinkKind, b: &LinkKind) -> bool {
     let essence = |vxlan: &Vxlan| (vxlan.vni, port_of(vxlan.port), vxlan.gbp, Family::of(&vxlan.local));
-    matches!((a, b), (LinkKind::Vxlan(a), LinkKind::Vxlan(b)) if essence(a) == essence(b))
+    match (a, b) {
+        (LinkKind::Vxlan(a), LinkKind::Vxlan(b)) => essence(a) == essence(b),
+        // The kernel has no second one beside it, and gives this one another local address in place.
+        (LinkKind::Ipip(_), LinkKind::Ipip(_)) => true,
+        (LinkKind::Geneve(a), LinkKind::Geneve(b)) => geneve_port(*a) == geneve_port(*b),
+        _ => false,
+    }
 }
 
 /// Why the kernel has no room for both.
@@ -157,6 +166,10 @@ fn conflict(a: &LinkKind, b: &LinkKind) -> Option<&'static str> {
     let (LinkKind::Vxlan(a), LinkKind::Vxlan(b)) = (a, b) else { return None };
     let socket = |vxlan: &Vxlan| (vxlan.vni, port_of(vxlan.port), Family::of(&vxlan.local));
     (socket(a) == socket(b)).then_some("both have the same VNI on the same port")
+}
+
+fn geneve_port(geneve: Geneve) -> u16 {
+    if geneve.port == 0 { GENEVE_PORT } else { geneve.port }
 }
 
 fn port_of(port: u16) -> u16 {

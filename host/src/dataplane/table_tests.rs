@@ -23,6 +23,7 @@ fn route_value(gateway: u8) -> Value {
         on_link: true,
         source: None,
         mtu: None,
+        encap: None,
     })
 }
 

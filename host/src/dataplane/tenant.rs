@@ -1,7 +1,7 @@
 //! Whose links are.
 
 use twill_model::LinkKind;
-use twill_netlink::{KindInfo, LinkInfo};
+use twill_netlink::LinkInfo;
 
 use super::ALIAS;
 use crate::intent::policy::Holder;
@@ -17,20 +17,22 @@ pub fn is_own(link: &LinkInfo) -> bool {
 pub struct Tenant {
     own: bool,
     unmarked: bool,
-    vxlan: bool,
+    kind: Option<String>,
 }
 
 impl Tenant {
     /// Whose this link is.
     #[must_use]
     pub fn of(link: &LinkInfo) -> Self {
-        Self { own: is_own(link), unmarked: link.alias.is_none(), vxlan: matches!(link.kind, KindInfo::Vxlan(_)) }
+        let kind = link.kind.name().map(str::to_owned);
+        Self { own: is_own(link), unmarked: link.alias.is_none(), kind }
     }
 
     /// Whether a plan may have a link of that name and kind: one of ours, or one that flannel left.
     #[must_use]
     pub fn holder(&self, kind: &LinkKind) -> Holder {
-        let left = self.unmarked && self.vxlan && matches!(kind, LinkKind::Vxlan(_));
+        let flannels = matches!(kind, LinkKind::Vxlan(_) | LinkKind::Ipip(_));
+        let left = self.unmarked && flannels && self.kind.as_deref() == kind.name();
         if self.own || left { Holder::Free } else { Holder::Foreign }
     }
 }

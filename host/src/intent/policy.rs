@@ -9,7 +9,9 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use twill_model::{Device, Family, Intent, Link, LinkKind, Mac, Node, NodePlan, Peer, PeerFamily, Publication, Route};
+use twill_model::{
+    Device, Family, Intent, Link, LinkKind, Mac, Node, NodePlan, Peer, PeerFamily, Publication, Route, TunnelKey,
+};
 
 /// Links a backend may have. The largest known backend (WireGuard, one link a family) has two.
 pub const MAX_LINKS: usize = 8;
@@ -19,7 +21,7 @@ pub const MAX_INTENTS: usize = 32;
 pub const MAX_PUBLICATION: usize = 4096;
 /// Length of a kernel interface name (`IFNAMSIZ` less its final zero byte).
 const MAX_LINK_NAME: usize = 15;
-/// The largest VXLAN network identifier, 24 bits.
+/// The largest network identifier of vxlan and geneve, 24 bits.
 const MAX_VNI: u32 = (1 << 24) - 1;
 
 /// A plan that asks for what it may not have.
@@ -100,19 +102,13 @@ fn check_link(link: &Link, node: &Node, holder: impl Fn(&Link) -> Holder) -> Res
         }
         Some(_) => {}
     }
-    let vxlan = match &link.kind {
-        LinkKind::Vxlan(vxlan) => vxlan,
-        LinkKind::Unsupported(feature) => return Err(format!("this host has no {feature}")),
-    };
+    if let LinkKind::Unsupported(feature) = &link.kind {
+        return Err(format!("this host has no {feature}"));
+    }
     if holder(link) == Holder::Foreign {
         return Err("a link of that name is there already and is not Twill's".into());
     }
-    if !(1..=MAX_VNI).contains(&vxlan.vni) {
-        return Err(format!("VNI {} is not in 1 to {MAX_VNI}", vxlan.vni));
-    }
-    if !node.families.iter().any(|f| f.local == vxlan.local || f.public == vxlan.local) {
-        return Err(format!("its local address {} is not the node's", vxlan.local));
-    }
+    check_kind(link, node)?;
     if let Some(mac) = link.mac
         && !(mac.is_unicast() && mac.is_locally_administered())
     {
@@ -127,6 +123,25 @@ fn check_link(link: &Link, node: &Node, holder: impl Fn(&Link) -> Holder) -> Res
     }
     let least = link.addresses.iter().map(|a| Family::of_net(a).min_mtu()).max().unwrap_or(Family::V4.min_mtu());
     check_mtu(link.mtu, least, node.uplink.mtu)
+}
+
+fn check_kind(link: &Link, node: &Node) -> Result<(), String> {
+    let own = |local: IpAddr| {
+        let is_own = node.families.iter().any(|f| f.local == local || f.public == local);
+        if is_own { Ok(()) } else { Err(format!("its local address {local} is not the node's")) }
+    };
+    match &link.kind {
+        LinkKind::Vxlan(vxlan) if !(1..=MAX_VNI).contains(&vxlan.vni) => {
+            Err(format!("VNI {} is not in 1 to {MAX_VNI}", vxlan.vni))
+        }
+        LinkKind::Vxlan(vxlan) => own(vxlan.local),
+        LinkKind::Ipip(_) if link.mac.is_some() => Err("an ipip link has no MAC address".into()),
+        LinkKind::Ipip(_) if link.addresses.iter().any(|a| Family::of_net(a) != Family::V4) => {
+            Err("an ipip link carries IPv4 and has no other address".into())
+        }
+        LinkKind::Ipip(ipip) => own(ipip.local.into()),
+        LinkKind::Geneve(_) | LinkKind::Unsupported(_) => Ok(()),
+    }
 }
 
 fn check_pod_mtu(plan: &NodePlan, node: &Node) -> Result<(), Violation> {
@@ -179,6 +194,9 @@ fn check_node_intent(intent: &Intent, node: &Node, plan: &NodePlan) -> Result<()
     if route.gateway.is_some() {
         return Err("a route for the whole cluster has no gateway".into());
     }
+    if route.encap.is_some() {
+        return Err("a route for the whole cluster leads into no tunnel to one peer".into());
+    }
     check_route_extras(route, node, &plan.links)
 }
 
@@ -223,6 +241,9 @@ fn check_peer_route(route: &Route, peer: &Peer, node: &Node, links: &[Link]) -> 
     if route.gateway.is_some_and(|g| Family::of(&g) != family) {
         return Err("its gateway is of the other family".into());
     }
+    if let Some(tunnel) = &route.encap {
+        check_tunnel(tunnel, &route.device, peer, links)?;
+    }
     match &route.device {
         Device::Link(name) => {
             own_link(name, links)?;
@@ -239,6 +260,24 @@ fn check_peer_route(route: &Route, peer: &Peer, node: &Node, links: &[Link]) -> 
         }
     }
     check_route_extras(route, node, links)
+}
+
+/// The way that a packet takes after it has left through the route's device.
+fn check_tunnel(tunnel: &TunnelKey, device: &Device, peer: &Peer, links: &[Link]) -> Result<(), String> {
+    let kind = match device {
+        Device::Link(name) => Some(&own_link(name, links)?.kind),
+        Device::Uplink => None,
+    };
+    if !matches!(kind, Some(LinkKind::Geneve(_))) {
+        return Err("only a geneve link takes its tunnels from routes".into());
+    }
+    if tunnel.id > u64::from(MAX_VNI) {
+        return Err(format!("its tunnel has VNI {}, which is not in 0 to {MAX_VNI}", tunnel.id));
+    }
+    if peer_publics(peer).all(|public| public != tunnel.remote) {
+        return Err("its tunnel does not end at an address of the peer".into());
+    }
+    Ok(())
 }
 
 /// Source and MTU, for every route alike.
@@ -277,6 +316,9 @@ pub fn describe(intent: &Intent) -> String {
     match intent {
         Intent::Route(route) => {
             let mut text = format!("route {}", route.destination);
+            if let Some(tunnel) = &route.encap {
+                text.push_str(&format!(" encap ip id {} dst {}", tunnel.id, tunnel.remote));
+            }
             if let Some(gateway) = route.gateway {
                 text.push_str(&format!(" via {gateway}"));
             }

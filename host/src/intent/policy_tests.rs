@@ -1,7 +1,7 @@
 //! The policy against plans that were made to get around it.
 
 use proptest::prelude::*;
-use twill_model::{Uplink, Vxlan};
+use twill_model::{Geneve, Ipip, TunnelKey, Uplink, Vxlan};
 
 use super::*;
 
@@ -72,6 +72,7 @@ fn route(destination: &str, gateway: Option<&str>, device: Device) -> Intent {
         source: None,
         mtu: None,
         metric: None,
+        encap: None,
     })
 }
 
@@ -123,8 +124,8 @@ fn links_that_a_backend_may_not_have() {
         "link \"flannel.12345678\": its name is longer than 15 bytes"
     );
     assert_eq!(
-        with(|l| l.kind = LinkKind::Unsupported("link.geneve".into())),
-        "link flannel.1: this host has no link.geneve"
+        with(|l| l.kind = LinkKind::Unsupported("link.dummy".into())),
+        "link flannel.1: this host has no link.dummy"
     );
     assert_eq!(
         with(|l| l.mac = Some(Mac([1, 0, 0, 0, 0, 1]))),
@@ -163,6 +164,70 @@ fn links_that_a_backend_may_not_have() {
     assert_eq!(refused_node(&plan(nine)), "the node's plan: 9 links; 8 at the most");
     let foreign = check_node(&plan(vec![link("flannel.1")]), &node(), |_| Holder::Foreign).unwrap_err();
     assert_eq!(foreign.to_string(), "link flannel.1: a link of that name is there already and is not Twill's");
+}
+
+fn ipip() -> Link {
+    Link { kind: LinkKind::Ipip(Ipip { local: [192, 0, 2, 1].into() }), mtu: 1480, mac: None, ..link("flannel.ipip") }
+}
+
+fn geneve() -> Link {
+    Link { kind: LinkKind::Geneve(Geneve { port: 0 }), ..link("flannel.gnv") }
+}
+
+#[test]
+fn links_of_other_kinds() {
+    assert_eq!(check_node(&plan(vec![ipip(), geneve()]), &node(), |_| Holder::Free), Ok(()));
+    let refused = |link: Link| refused_node(&plan(vec![link]));
+    assert_eq!(
+        refused(Link { kind: LinkKind::Ipip(Ipip { local: [192, 0, 2, 2].into() }), ..ipip() }),
+        "link flannel.ipip: its local address 192.0.2.2 is not the node's"
+    );
+    assert_eq!(
+        refused(Link { mac: link("flannel.1").mac, ..ipip() }),
+        "link flannel.ipip: an ipip link has no MAC address"
+    );
+    assert_eq!(
+        refused(Link { addresses: vec!["fd00:10:0:1::/128".parse().unwrap()], ..ipip() }),
+        "link flannel.ipip: an ipip link carries IPv4 and has no other address"
+    );
+    assert_eq!(refused(Link { mtu: 1501, ..geneve() }), "link flannel.gnv: MTU 1501 is not in 576 to 1500");
+    let foreign = check_node(&plan(vec![ipip()]), &node(), |_| Holder::Foreign).unwrap_err();
+    assert_eq!(foreign.to_string(), "link flannel.ipip: a link of that name is there already and is not Twill's");
+}
+
+fn into(device: &str, id: u64, remote: &str) -> Intent {
+    let Intent::Route(plain) = route("10.244.2.0/24", Some("10.244.2.0"), Device::Link(device.into())) else {
+        unreachable!()
+    };
+    Intent::Route(Route { encap: Some(TunnelKey { id, remote: remote.parse().unwrap() }), ..plain })
+}
+
+#[test]
+fn tunnels_that_a_route_may_lead_into() {
+    let links = [link("flannel.1"), ipip(), geneve()];
+    let check = |intent| check_peer(&[intent], &peer(), &node(), &links).map_err(|violation| violation.to_string());
+    assert_eq!(check(into("flannel.gnv", 7, "192.0.2.2")), Ok(()));
+    assert_eq!(check(into("flannel.gnv", 7, "2001:db8::2")), Ok(()), "over the other family");
+    assert_eq!(
+        check(into("flannel.gnv", 7, "192.0.2.3")).unwrap_err(),
+        "route 10.244.2.0/24 encap ip id 7 dst 192.0.2.3 via 10.244.2.0 dev flannel.gnv: its tunnel does not end at an \
+         address of the peer"
+    );
+    assert_eq!(
+        check(into("flannel.gnv", 1 << 24, "192.0.2.2")).unwrap_err(),
+        "route 10.244.2.0/24 encap ip id 16777216 dst 192.0.2.2 via 10.244.2.0 dev flannel.gnv: its tunnel has VNI \
+         16777216, which is not in 0 to 16777215"
+    );
+    for device in ["flannel.1", "flannel.ipip"] {
+        let error = check(into(device, 7, "192.0.2.2")).unwrap_err();
+        assert!(error.ends_with(": only a geneve link takes its tunnels from routes"), "{error}");
+    }
+    let Intent::Route(tunnelled) = into("flannel.gnv", 7, "192.0.2.2") else { unreachable!() };
+    let direct = Route { device: Device::Uplink, gateway: Some([192, 0, 2, 2].into()), ..tunnelled.clone() };
+    assert!(check(Intent::Route(direct)).unwrap_err().ends_with("only a geneve link takes its tunnels from routes"));
+    let whole = Route { destination: "10.244.0.0/16".parse().unwrap(), gateway: None, ..tunnelled };
+    let error = refused_node(&NodePlan { intents: vec![Intent::Route(whole)], ..plan(vec![geneve()]) });
+    assert!(error.ends_with("a route for the whole cluster leads into no tunnel to one peer"), "{error}");
 }
 
 #[test]
@@ -309,7 +374,8 @@ fn any_net() -> impl Strategy<Value = IpNet> {
 }
 
 fn any_link_name() -> impl Strategy<Value = String> {
-    prop_oneof![Just("flannel.1".to_owned()), Just("eth0".to_owned()), any::<String>()]
+    let own = ["flannel.1", "flannel.gnv", "eth0"].map(str::to_owned);
+    prop_oneof![proptest::sample::select(own.to_vec()), any::<String>()]
 }
 
 fn any_intent() -> impl Strategy<Value = Intent> {
@@ -321,9 +387,12 @@ fn any_intent() -> impl Strategy<Value = Intent> {
         proptest::option::of(any_address()),
         proptest::option::of(any_address()),
         proptest::option::of(any::<u32>()),
+        proptest::option::of(
+            (any::<u32>(), any_address()).prop_map(|(id, remote)| TunnelKey { id: id.into(), remote }),
+        ),
     )
-        .prop_map(|(destination, device, on_link, gateway, source, mtu)| {
-            Intent::Route(Route { destination, device, gateway, on_link, source, mtu, metric: None })
+        .prop_map(|(destination, device, on_link, gateway, source, mtu, encap)| {
+            Intent::Route(Route { destination, device, gateway, on_link, source, mtu, metric: None, encap })
         });
     let mac = prop_oneof![any::<[u8; 6]>(), Just([2, 0, 0, 0, 0, 9])];
     prop_oneof![
@@ -347,19 +416,24 @@ proptest! {
     #[test]
     fn what_passes_is_harmless(intent in any_intent()) {
         let (node, peer) = (node(), peer());
-        if check_peer(std::slice::from_ref(&intent), &peer, &node, &[link("flannel.1")]).is_ok() {
+        if check_peer(std::slice::from_ref(&intent), &peer, &node, &[link("flannel.1"), geneve()]).is_ok() {
+            let own = ["flannel.1", "flannel.gnv"];
             let of_peer = |net: &IpNet| ["10.244.2.0/24", "fd00:10:0:2::/64"].iter().any(|s| s.parse::<IpNet>().unwrap().contains(net));
             match intent {
                 Intent::Route(route) => {
                     prop_assert!(of_peer(&route.destination));
                     prop_assert!(route.destination.prefix_len() >= 24);
+                    if let Some(tunnel) = route.encap {
+                        prop_assert!(peer.families.iter().any(|family| family.public == tunnel.remote));
+                        prop_assert_eq!(&route.device, &Device::Link("flannel.gnv".into()));
+                    }
                     match route.device {
-                        Device::Link(name) => prop_assert_eq!(name, "flannel.1"),
+                        Device::Link(name) => prop_assert!(own.contains(&name.as_str())),
                         Device::Uplink => prop_assert_eq!(route.gateway, Some("192.0.2.2".parse().unwrap())),
                     }
                 }
                 Intent::Neighbor { link, address, mac } => {
-                    prop_assert_eq!(link, "flannel.1");
+                    prop_assert!(own.contains(&link.as_str()));
                     prop_assert!(of_peer(&address.into()) && mac.is_unicast());
                 }
                 Intent::Forwarding { link, mac, remote } => {

@@ -154,6 +154,7 @@ fn entry(instance: u32, intent: &Intent, interfaces: &Interfaces) -> Option<(Key
                 on_link: route.on_link,
                 source: route.source,
                 mtu: route.mtu,
+                encap: route.encap,
             };
             Some((Key::route(route.destination, route.metric), Value::Route(value)))
         }

@@ -24,3 +24,4 @@ mod switch;
 mod takeover;
 mod telemetry;
 mod third_component;
+mod tunnels;

@@ -39,7 +39,8 @@ fn all_that_a_route_can_say_is_written_and_read() {
             let tables = Tables::spawn().unwrap();
             let node = |n| Some(words.node(n).parse().unwrap());
             let uplink = crate::namespace::index_of("uplink");
-            let plain = RouteValue { link: uplink, gateway: None, on_link: false, source: None, mtu: None };
+            let plain =
+                RouteValue { link: uplink, gateway: None, on_link: false, source: None, mtu: None, encap: None };
             let routes = [
                 (None, plain),
                 (None, RouteValue { gateway: node(7), ..plain }),
@@ -87,6 +88,7 @@ fn an_ipv4_route_via_an_ipv6_gateway() {
             on_link: false,
             source: None,
             mtu: None,
+            encap: None,
         };
         let entries = [(Key::route(FAMILIES[0].subnet(1), None), Value::Route(value))];
         apply(&tables, puts(&entries)).await;
@@ -108,7 +110,8 @@ fn a_put_replaces_in_place() {
             let (base, gateway) = (words.base(1).parse().unwrap(), words.base(9).parse().unwrap());
             let old: Mac = mac(1).parse().unwrap();
             let (new, remote) = (Mac([2, 0, 0, 0, 0, 9]), words.node(77).parse().unwrap());
-            let route = RouteValue { link, gateway: Some(gateway), on_link: true, source: None, mtu: Some(1300) };
+            let route =
+                RouteValue { link, gateway: Some(gateway), on_link: true, source: None, mtu: Some(1300), encap: None };
             let changed = [
                 (Key::Neighbor { link, address: base }, Value::Neighbor(new)),
                 // The same station elsewhere: the kernel replaces its destination.
@@ -139,8 +142,9 @@ fn a_tunnels_route_replaces_one_over_the_uplink_and_back() {
             let node = words.node(7).parse().unwrap();
             let key = Key::route(words.subnet(1), None);
             let base = words.subnet(1).addr();
-            let tunnel = RouteValue { link, gateway: Some(base), on_link: true, source: None, mtu: None };
-            let plain = RouteValue { link: uplink, gateway: Some(node), on_link: false, source: None, mtu: None };
+            let tunnel = RouteValue { link, gateway: Some(base), on_link: true, source: None, mtu: None, encap: None };
+            let plain =
+                RouteValue { link: uplink, gateway: Some(node), on_link: false, source: None, mtu: None, encap: None };
             for value in [plain, tunnel, plain, tunnel] {
                 apply(&tables, vec![Operation::Put { key, value: Value::Route(value), protocol: BOOT }]).await;
                 let seen = tables.dump(Interest::new([link], [words.subnet(1)])).await.unwrap();
@@ -173,6 +177,7 @@ fn a_delete_takes_only_what_it_names() {
                     on_link: true,
                     source: None,
                     mtu: None,
+                    encap: None,
                 })
             };
             let (ten, twenty) = (Key::route(subnet, Some(10)), Key::route(subnet, Some(20)));
@@ -287,6 +292,7 @@ fn one_bad_operation_among_a_thousand_is_named() {
                 on_link: false,
                 source: None,
                 mtu: None,
+                encap: None,
             };
             operations.insert(500, Operation::Put { key: bad, value: Value::Route(nowhere), protocol: BOOT });
             let applied = tables.apply(operations).await.unwrap();

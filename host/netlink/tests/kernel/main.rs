@@ -1,5 +1,6 @@
 //! Everything that needs a kernel, each test in a network namespace that ends with its thread.
 
+mod abilities;
 mod entries;
 mod links;
 mod lookups;

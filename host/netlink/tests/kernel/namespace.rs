@@ -105,7 +105,7 @@ impl Words {
     pub(crate) fn peer(&self, link: u32, n: u32) -> Vec<(Key, Value)> {
         let base = self.base(n).parse().unwrap();
         let mac = mac(n).parse().unwrap();
-        let route = RouteValue { link, gateway: Some(base), on_link: true, source: None, mtu: None };
+        let route = RouteValue { link, gateway: Some(base), on_link: true, source: None, mtu: None, encap: None };
         vec![
             (Key::Neighbor { link, address: base }, Value::Neighbor(mac)),
             (Key::Forwarding { link, mac, remote: self.node(2 + n % 250).parse().unwrap() }, Value::Forwarding),

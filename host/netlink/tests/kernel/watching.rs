@@ -93,6 +93,7 @@ fn what_is_done_by_hand_is_seen() {
                 on_link: true,
                 source: None,
                 mtu: None,
+                encap: None,
             };
             let replaced = [
                 observed(&entries[0].0, Value::Neighbor(Mac([0x0e, 0, 0, 0, 0, 0x99]))),
@@ -159,6 +160,7 @@ fn what_concerns_nobody_is_not_told() {
                 on_link: false,
                 source: None,
                 mtu: None,
+                encap: None,
             };
             let expected = [
                 Event::OtherRoute { destination: outside.parse().unwrap() },

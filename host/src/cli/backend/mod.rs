@@ -13,7 +13,7 @@ use twill_sandbox::{Options, Sandbox};
 use super::arguments::PlanFormat;
 use super::ask::print;
 use super::{REFUSED, runtime};
-use crate::daemon::FEATURES;
+use crate::backend::features;
 use crate::workshop::bench::{Bench, configuration};
 use crate::workshop::component::{Component, NoBackend};
 
@@ -59,9 +59,9 @@ impl Setting {
             Ok(loaded) => loaded,
             Err(why) => return Ok(Err(why)),
         };
-        Ok(match component.lacking(&loaded, &FEATURES) {
+        Ok(match component.lacking(&loaded, &features::known()) {
             Some(why) => Err(why),
-            None => Ok(Bench { sandbox, loaded, kind, config, features: FEATURES.to_vec() }),
+            None => Ok(Bench { sandbox, loaded, kind, config, features: features::known() }),
         })
     }
 }

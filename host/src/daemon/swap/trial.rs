@@ -83,7 +83,7 @@ impl Daemon {
     /// Starts to plan in the shadow, as soon as this node knows its part of the network.
     pub(super) async fn start_shadow(&mut self, trial: &mut Trial) -> Result<(), String> {
         let facts: Option<Vec<Arc<Node>>> =
-            trial.fresh.iter().map(|fresh| self.own.facts(&fresh.config).map(Arc::new)).collect();
+            trial.fresh.iter().map(|fresh| self.own.facts(fresh).map(Arc::new)).collect();
         let Some(facts) = facts.filter(|_| self.own.lease.is_some()) else {
             trial.work = Work::Wait;
             return Ok(());

@@ -37,6 +37,7 @@ fn machine(node: u8, peers: &[u8]) -> Machine {
                 source: None,
                 mtu: None,
                 metric: None,
+                encap: None,
             }),
             Intent::Neighbor { link: link.clone(), address: base(peer), mac: mac(peer) },
             Intent::Forwarding { link: link.clone(), mac: mac(peer), remote: outer(peer) },
@@ -260,6 +261,7 @@ fn the_longest_prefix_wins_and_then_the_metric() {
             source: None,
             mtu: None,
             metric,
+            encap: None,
         })
     };
     assert!(two(|m| m[0].intents.insert(0, wide(None))).arrives, "the route for the cluster does not hide the peer's");

@@ -2,12 +2,10 @@
 
 use std::net::IpAddr;
 
-use twill_model::{Family, Link, LinkKind, Mac, Route, Vxlan};
+use twill_model::{Family, Geneve, Link, LinkKind, Mac, Route, Vxlan};
 
 use super::{Broken, Machine, Packet, World};
-
-/// The kernel's UDP port for vxlan, where none is given.
-const VXLAN_PORT: u16 = 8472;
+use crate::backend::planning::{GENEVE_PORT, VXLAN_PORT};
 
 /// A packet that is wrapped up, between the nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +20,10 @@ pub(super) struct Outer {
 enum Wrapper {
     /// An Ethernet frame in UDP.
     Vxlan { vni: u32, port: u16, gbp: bool, mac: Mac },
+    /// Nothing but another IP header.
+    Ipip,
+    /// An Ethernet frame in UDP; any identifier is taken.
+    Geneve { port: u16, mac: Mac },
 }
 
 impl Outer {
@@ -32,15 +34,19 @@ impl Outer {
             Family::V6 => 40,
         };
         ip + match self.wrapper {
-            Wrapper::Vxlan { .. } => 8 + 8 + 14,
+            Wrapper::Vxlan { .. } | Wrapper::Geneve { .. } => 8 + 8 + 14,
+            Wrapper::Ipip => 0,
         }
     }
 
     /// The command that shows where it should arrive.
     pub(super) fn shown_at(&self, _receiver: &Machine) -> String {
-        match self.wrapper {
-            Wrapper::Vxlan { .. } => "ip -d link show type vxlan".to_owned(),
-        }
+        let kind = match self.wrapper {
+            Wrapper::Vxlan { .. } => "vxlan",
+            Wrapper::Ipip => "ipip",
+            Wrapper::Geneve { .. } => "geneve",
+        };
+        format!("ip -d link show type {kind}")
     }
 }
 
@@ -63,6 +69,22 @@ pub(super) fn send(
             step(command, format!("{mac} dst {remote}"));
             Ok(Outer { remote, wrapper: Wrapper::Vxlan { vni: vxlan.vni, port: port(vxlan), gbp: vxlan.gbp, mac } })
         }
+        // The gateway is the tunnel's far end.
+        LinkKind::Ipip(_) => match route.gateway.unwrap_or(packet.destination) {
+            remote @ IpAddr::V4(_) => Ok(Outer { remote, wrapper: Wrapper::Ipip }),
+            IpAddr::V6(remote) => Err((
+                format!("ip -d link show {}", link.name),
+                format!("it carries IPv4 in IPv4, and {remote} is IPv6: the kernel refuses the route"),
+            )),
+        },
+        LinkKind::Geneve(geneve) => {
+            let mac = station(world, at, link, route, packet, step)?;
+            let tunnel = route.encap.ok_or_else(|| {
+                let command = format!("ip route show {}", route.destination);
+                (command, format!("it names no tunnel (encap), and {} takes its tunnels from routes", link.name))
+            })?;
+            Ok(Outer { remote: tunnel.remote, wrapper: Wrapper::Geneve { port: geneve_port(*geneve), mac } })
+        }
         LinkKind::Unsupported(feature) => {
             Err((format!("ip -d link show {}", link.name), format!("this host cannot make a {feature}")))
         }
@@ -75,7 +97,7 @@ pub(super) fn receive(machine: &Machine, outer: &Outer, _packet: Packet) -> Resu
         Wrapper::Vxlan { vni, port: wanted, gbp, mac } => {
             let all = machine.links.iter().filter_map(|link| match &link.kind {
                 LinkKind::Vxlan(vxlan) => Some((link, vxlan)),
-                LinkKind::Unsupported(_) => None,
+                _ => None,
             });
             let all: Vec<(&Link, &Vxlan)> = all.collect();
             let fits = |vxlan: &Vxlan| {
@@ -90,17 +112,37 @@ pub(super) fn receive(machine: &Machine, outer: &Outer, _packet: Packet) -> Resu
                 let there = if there.is_empty() { "none at all".to_owned() } else { there.join("; ") };
                 return Err(format!("no link takes packets for {wanted}; there is {there}"));
             };
-            match link.mac {
-                Some(own) if own == *mac => {
-                    Ok(format!("{} {} lladdr {mac}", link.name, described(*vni, *wanted, vxlan.local, *gbp)))
-                }
-                Some(own) => Err(format!("the frame is for {mac} and {} has {own}: the kernel drops it", link.name)),
-                None => Err(format!(
-                    "the frame is for {mac} and the address of {} is chosen by the kernel: nobody can know it",
-                    link.name
-                )),
+            is_for(link, *mac)?;
+            Ok(format!("{} {} lladdr {mac}", link.name, described(*vni, *wanted, vxlan.local, *gbp)))
+        }
+        Wrapper::Ipip => {
+            let takes =
+                |link: &&Link| matches!(&link.kind, LinkKind::Ipip(ipip) if IpAddr::from(ipip.local) == outer.remote);
+            match machine.links.iter().find(takes) {
+                Some(link) => Ok(format!("{} ipip local {}", link.name, outer.remote)),
+                None => Err(format!("no link takes packets for ipip local {}", outer.remote)),
             }
         }
+        Wrapper::Geneve { port, mac } => {
+            let takes = |link: &&Link| matches!(&link.kind, LinkKind::Geneve(geneve) if geneve_port(*geneve) == *port);
+            let Some(link) = machine.links.iter().find(takes) else {
+                return Err(format!("no link takes packets for geneve external dstport {port}"));
+            };
+            is_for(link, *mac)?;
+            Ok(format!("{} geneve external dstport {port} lladdr {mac}", link.name))
+        }
+    }
+}
+
+/// Whether a link takes frames for a MAC address.
+fn is_for(link: &Link, mac: Mac) -> Result<(), String> {
+    match link.mac {
+        Some(own) if own == mac => Ok(()),
+        Some(own) => Err(format!("the frame is for {mac} and {} has {own}: the kernel drops it", link.name)),
+        None => Err(format!(
+            "the frame is for {mac} and the address of {} is chosen by the kernel: nobody can know it",
+            link.name
+        )),
     }
 }
 
@@ -120,6 +162,10 @@ fn station(
     })?;
     step(command, format!("{hop} lladdr {mac}"));
     Ok(mac)
+}
+
+fn geneve_port(geneve: Geneve) -> u16 {
+    if geneve.port == 0 { GENEVE_PORT } else { geneve.port }
 }
 
 fn port(vxlan: &Vxlan) -> u16 {

@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | `trap-node`, `loop-node`, `exit-node` | panics, never ends, calls `exit(3)` |
 //! | `foreign-link`, `foreign-name` | wants a link `eth0`; a link with the prefix, named by the key `Link` |
-//! | `many-links`, `unsupported-link` | wants nine links; a geneve link |
+//! | `many-links`, `unsupported-link` | wants nine links; a dummy link |
 //! | `publish-garbage`, `publish-much` | publishes what is no JSON; 100 KB |
 //!
 //! | `Do` | in `plan-peers` |
@@ -26,8 +26,8 @@ use std::collections::HashMap;
 use std::hint::black_box;
 
 use twill_backend::{
-    Backend, Device, Encap, Failure, Forwarding, Geneve, Intent, IpAddress, Link, LinkKind, Mac, Neighbor, Node,
-    NodePlan, NotPlanned, Object, Peer, PeerFamily, Prefix, Publication, Route, Verdict, Vxlan, export_backend, info,
+    Backend, Device, Encap, Failure, Forwarding, Intent, IpAddress, Link, LinkKind, Mac, Neighbor, Node, NodePlan,
+    NotPlanned, Object, Peer, PeerFamily, Prefix, Publication, Route, Verdict, Vxlan, export_backend, info,
 };
 
 /// The backend.
@@ -85,8 +85,7 @@ impl Backend for Hostile {
             }
             "many-links" => plan.links.extend((1..10).map(|i| vxlan(&format!("{}.{i}", node.link_prefix)))),
             "unsupported-link" => {
-                let geneve = LinkKind::Geneve(Geneve { vni: 1, port: 0, remote: None, metadata: true });
-                plan.links.push(Link { kind: geneve, ..vxlan(&self.link) });
+                plan.links.push(Link { kind: LinkKind::Dummy, ..vxlan(&self.link) });
             }
             "publish-garbage" => plan.publish.iter_mut().for_each(|p| p.data = "\u{1b}[2J}{".into()),
             "publish-much" => plan.publish.iter_mut().for_each(|p| p.data = "1".repeat(100_000)),

@@ -20,7 +20,7 @@ const HARMS: [(&str, &str); 26] = [
     ("exit-node", "exit"),
     ("foreign-link", "eth0"),
     ("many-links", "9 links"),
-    ("unsupported-link", "geneve"),
+    ("unsupported-link", "dummy"),
     ("publish-garbage", "hostile"),
     ("publish-much", "4096"),
     ("trap", "stopped itself"),

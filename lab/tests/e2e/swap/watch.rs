@@ -15,11 +15,11 @@ pub(super) const FULL: usize = 1430;
 const CALM: Duration = Duration::from_millis(500);
 
 /// Traffic under way.
-pub(super) struct Watch(twill_lab::Watch);
+pub(crate) struct Watch(twill_lab::Watch);
 
 impl Watch {
     /// Watches everything at the pace of a small lab.
-    pub(super) fn start(lab: &Lab, size: usize) -> Watch {
+    pub(crate) fn start(lab: &Lab, size: usize) -> Watch {
         Watch::at(lab, size, PACE)
     }
 
@@ -30,7 +30,7 @@ impl Watch {
     }
 
     /// Ends it. Nothing may be lost, nothing doubled, no connection broken.
-    pub(super) fn nothing_lost(self, lab: &Lab, what: &str) {
+    pub(crate) fn nothing_lost(self, lab: &Lab, what: &str) {
         thread::sleep(CALM);
         let seen = self.0.stop().unwrap();
         measured(&format!("{what}: {seen}"));

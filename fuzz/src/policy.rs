@@ -108,7 +108,7 @@ fn judge_peer(intents: &[Intent], peer: &Peer, node: &Node, links: &[Link]) {
                 let there = peer.families.iter().any(|family| family.public == *remote);
                 assert!(ours(link) && there && mac.is_unicast(), "{intent:?}");
             }
-            Intent::Unsupported(_) => panic!("what the host cannot do: {intent:?}"),
+            Intent::WireguardPeer { .. } | Intent::Unsupported(_) => panic!("what the host cannot do: {intent:?}"),
         }
     }
 }
@@ -202,6 +202,7 @@ fn node() -> Node {
         link_prefix: "flannel".to_owned(),
         existing_links: Vec::new(),
         seed: [0; 32],
+        wireguard_key: None,
         features: Vec::new(),
     }
 }

@@ -20,6 +20,7 @@ pub mod config;
 pub mod daemon;
 pub mod dataplane;
 pub mod intent;
+pub mod keys;
 pub mod lease;
 pub mod nodes;
 pub mod peers;

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::{Family, Mac};
+use crate::{Family, Mac, PublicKey};
 
 /// The interface that connects this node with its peers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
@@ -65,6 +65,8 @@ pub struct Node {
     pub existing_links: Vec<ExistingLink>,
     /// 32 bytes that belong to this node and this backend for ever.
     pub seed: [u8; 32],
+    /// The public key of the node's WireGuard pair, for a backend that cannot do without it.
+    pub wireguard_key: Option<PublicKey>,
     /// What this host can do.
     pub features: Vec<String>,
 }

@@ -7,11 +7,13 @@
 mod address;
 mod digest;
 mod facts;
+mod key;
 mod plan;
 
 pub use address::{Family, Mac, ParseMacError};
 pub use digest::{Digest, ParseDigestError};
 pub use facts::{ExistingLink, Node, NodeFamily, Peer, PeerFamily, Uplink};
+pub use key::{ParseKeyError, PublicKey, SecretKey};
 pub use plan::{
     Descriptor, Device, Failure, Geneve, Intent, Ipip, Link, LinkKind, NodePlan, Publication, Route, TunnelKey,
     Verdict, Vxlan,

@@ -1,11 +1,11 @@
 //! What a backend answers: links, and intents for the node and for each peer.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::{Family, Mac};
+use crate::{Family, Mac, PublicKey};
 
 /// What a backend says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -59,6 +59,11 @@ pub enum LinkKind {
     Ipip(Ipip),
     /// A geneve tunnel.
     Geneve(Geneve),
+    /// A WireGuard tunnel with the node's key pair.
+    Wireguard {
+        /// The UDP port it listens on.
+        port: u16,
+    },
     /// Something the contract has a word for and this host cannot make yet; holds the feature's name (`link.dummy`).
     Unsupported(String),
 }
@@ -71,6 +76,7 @@ impl LinkKind {
             Self::Vxlan(_) => Some("vxlan"),
             Self::Ipip(_) => Some("ipip"),
             Self::Geneve(_) => Some("geneve"),
+            Self::Wireguard { .. } => Some("wireguard"),
             Self::Unsupported(_) => None,
         }
     }
@@ -154,6 +160,20 @@ pub enum Intent {
         mac: Mac,
         /// Go where.
         remote: IpAddr,
+    },
+    /// A peer of a WireGuard link.
+    #[serde(rename = "wireguard-peer")]
+    WireguardPeer {
+        /// On which link of the same backend.
+        link: String,
+        /// Who it is.
+        public_key: PublicKey,
+        /// Where it is reached; none waits for it to show itself.
+        endpoint: Option<SocketAddr>,
+        /// What may be sent to it, and come from it.
+        allowed: Vec<IpNet>,
+        /// Seconds between two empty packets that keep a way through NAT open; none sends none.
+        keepalive: Option<u16>,
     },
     /// Something the contract has a word for and this host cannot do yet; holds the feature's name (`encap.seg6`).
     Unsupported(String),

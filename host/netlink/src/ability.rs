@@ -11,6 +11,7 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo as RawInfo, LinkMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteScope, RouteType};
+use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::io::Errno;
 use twill_model::{Family, TunnelKey};
 use twill_wire::message::{RTM_NEWLINK, attributes, messages};
@@ -39,7 +40,7 @@ const EXAMPLE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 pub fn knows_link_kind(kind: &str) -> Result<bool, Error> {
     let failed = |source| Error::Read { what: format!("links of the kind {kind}"), source };
     // A socket of its own: of a long answer only the beginning is read.
-    let mut channel = Channel::open()?;
+    let mut channel = Channel::open(NETLINK_ROUTE)?;
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::LinkInfo(vec![RawInfo::Kind(InfoKind::from(kind))]));
     let mut buffer = Vec::new();
@@ -101,7 +102,7 @@ pub fn knows_tunnel_encap() -> Result<bool, Error> {
 /// What the kernel says to a request that it has to refuse; an error if it is about rights.
 fn refusal(what: &str, message: RouteNetlinkMessage, flags: u16) -> Result<Option<Errno>, Error> {
     let failed = |source| Error::Read { what: what.to_owned(), source };
-    let mut channel = Channel::open()?;
+    let mut channel = Channel::open(NETLINK_ROUTE)?;
     let mut buffer = Vec::new();
     let sequence = channel.take_sequence(1);
     encode::append_message(&mut buffer, message, NLM_F_REQUEST | NLM_F_ACK | flags, sequence);

@@ -25,7 +25,7 @@ pub struct Applied {
 }
 
 impl Applied {
-    fn add(&mut self, later: Applied) {
+    pub(crate) fn add(&mut self, later: Applied) {
         self.failed.extend(later.failed);
         self.messages += later.messages;
         self.sends += later.sends;
@@ -66,8 +66,7 @@ fn write_with_footholds(channel: &mut Channel, operations: &[Operation]) -> Appl
 /// an address inside that very subnet, which is what a tunnel has, can therefore not replace one over another device in
 /// one step, unless the gateway has a route of its own for a moment. Nothing for operations that are not of this kind.
 fn with_foothold(operation: &Operation) -> Vec<Operation> {
-    let Operation::Put { key: Key::Route { destination, .. }, value: Value::Route(route), protocol } = *operation
-    else {
+    let Operation::Put { key: Key::Route { destination, .. }, value: Value::Route(route), protocol } = operation else {
         return Vec::new();
     };
     let Some(gateway) = route.gateway.filter(|g| route.on_link && g.is_ipv6() && destination.contains(g)) else {
@@ -82,7 +81,11 @@ fn with_foothold(operation: &Operation) -> Vec<Operation> {
         mtu: None,
         encap: None,
     });
-    vec![Operation::Put { key, value, protocol }, *operation, Operation::Delete { key, value }]
+    vec![
+        Operation::Put { key, value: value.clone(), protocol: *protocol },
+        operation.clone(),
+        Operation::Delete { key, value },
+    ]
 }
 
 fn write(channel: &mut Channel, operations: &[Operation]) -> Applied {
@@ -165,6 +168,7 @@ fn is_absence(errno: i32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use netlink_sys::protocols::NETLINK_ROUTE;
     use twill_model::Mac;
 
     use super::*;
@@ -182,7 +186,7 @@ mod tests {
 
     #[test]
     fn lost_answers_are_told_and_do_not_block() {
-        let mut channel = Channel::open().unwrap();
+        let mut channel = Channel::open(NETLINK_ROUTE).unwrap();
         channel.shrink_receive_buffer();
         let operations: Vec<_> = (0..3000).map(hopeless).collect();
         let applied = apply(&mut channel, &operations);
@@ -197,7 +201,7 @@ mod tests {
 
     #[test]
     fn nothing_to_do_is_no_message() {
-        let mut channel = Channel::open().unwrap();
+        let mut channel = Channel::open(NETLINK_ROUTE).unwrap();
         assert_eq!(apply(&mut channel, &[]), Applied::default());
     }
 }

@@ -366,7 +366,7 @@ mod tests {
         let interest = Interest::new([5], []);
         for (key, value) in examples() {
             let protocol = if matches!(key, Key::Route { .. }) { 103 } else { 0 };
-            let seen = read(&key, &payload(&put(key, value)), &interest);
+            let seen = read(&key, &payload(&put(key, value.clone())), &interest);
             assert_eq!(seen, Some((key, Observed { value: Some(value), protocol })));
         }
     }
@@ -374,7 +374,7 @@ mod tests {
     #[test]
     fn other_links_are_left_out() {
         for (key, value) in examples() {
-            assert_eq!(read(&key, &payload(&put(key, value)), &Interest::new([6], [])), None);
+            assert_eq!(read(&key, &payload(&put(key, value.clone())), &Interest::new([6], [])), None);
         }
     }
 
@@ -382,7 +382,7 @@ mod tests {
     fn a_cut_message_is_no_panic() {
         let interest = Interest::new([5], []);
         for (key, value) in examples() {
-            let bytes = payload(&put(key, value));
+            let bytes = payload(&put(key, value.clone()));
             for length in 0..bytes.len() {
                 let _ = read(&key, &bytes[..length], &interest);
             }

@@ -59,7 +59,8 @@ pub(crate) fn routes<T>(
         let header = decode::RouteHeader::parse(payload)?;
         if header.family == family && header.is_unicast() { read(payload) } else { None }
     };
-    dump(channel, &format!("{family} routes"), &RouteNetlinkMessage::GetRoute(message), read)
+    let request = route_request(RouteNetlinkMessage::GetRoute(message));
+    dump(channel, &format!("{family} routes"), request, read)
 }
 
 fn neighbors(
@@ -70,7 +71,8 @@ fn neighbors(
 ) -> Result<(), Error> {
     let wanted = u8::from(message.header.family);
     let what = if wanted == twill_wire::message::AF_BRIDGE { "FDB entries" } else { "neighbours" };
-    let seen = dump(channel, what, &RouteNetlinkMessage::GetNeighbour(message), |payload| {
+    let request = route_request(RouteNetlinkMessage::GetNeighbour(message));
+    let seen = dump(channel, what, request, |payload| {
         if payload.first() != Some(&wanted) {
             return None;
         }
@@ -95,14 +97,23 @@ fn merge(found: &mut HashMap<Key, Observed>, seen: Vec<(Key, Observed)>) {
     }
 }
 
-fn dump<T>(
+fn route_request(message: RouteNetlinkMessage) -> impl Fn(u16, u32) -> Vec<u8> {
+    move |flags, sequence| {
+        let mut buffer = Vec::new();
+        encode::append_message(&mut buffer, message.clone(), flags, sequence);
+        buffer
+    }
+}
+
+/// All objects that a request brings, as `read` sees them; `request` makes it of flags and sequence number.
+pub(crate) fn dump<T>(
     channel: &mut Channel,
     what: &str,
-    request: &RouteNetlinkMessage,
+    request: impl Fn(u16, u32) -> Vec<u8>,
     read: impl Fn(&[u8]) -> Option<T>,
 ) -> Result<Vec<T>, Error> {
     for _ in 0..ATTEMPTS {
-        match attempt(channel, request, &read) {
+        match attempt(channel, &request, &read) {
             Ok(Some(seen)) => return Ok(seen),
             Ok(None) => {}
             // No such table, device or family: nothing is in it.
@@ -116,13 +127,12 @@ fn dump<T>(
 /// One dump; none if it was interrupted.
 fn attempt<T>(
     channel: &mut Channel,
-    request: &RouteNetlinkMessage,
+    request: &impl Fn(u16, u32) -> Vec<u8>,
     read: &impl Fn(&[u8]) -> Option<T>,
 ) -> Result<Option<Vec<T>>, Errno> {
     let sequence = channel.take_sequence(1);
-    let mut buffer = Vec::new();
-    encode::append_message(&mut buffer, request.clone(), NLM_F_REQUEST | NLM_F_DUMP, sequence);
-    channel.send(&buffer).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    let request = request(NLM_F_REQUEST | NLM_F_DUMP, sequence);
+    channel.send(&request).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     let (mut seen, mut whole) = (Vec::new(), true);
     loop {
         let datagram = match channel.receive() {

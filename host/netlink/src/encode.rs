@@ -42,6 +42,8 @@ pub(crate) fn append(buffer: &mut Vec<u8>, operation: &Operation, sequence: u32)
                 None => RouteNetlinkMessage::DelNeighbour(message),
             }
         }
+        // These go another way.
+        Key::WireguardPeer { .. } => return 0,
         Key::Route { .. } => {
             let message = route(key, value, put);
             match put {
@@ -102,7 +104,7 @@ fn neighbor(key: &Key, value: &Value) -> NeighbourMessage {
             message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
             message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::from(*remote)));
         }
-        Key::Route { .. } => {}
+        Key::WireguardPeer { .. } | Key::Route { .. } => {}
     }
     message
 }

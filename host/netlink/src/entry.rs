@@ -1,4 +1,4 @@
-//! The entries a dataplane consists of: routes, neighbours and FDB entries, as keys and values.
+//! The entries a dataplane consists of: routes, neighbours, FDB entries and WireGuard peers, as keys and values.
 //!
 //! The kernel holds at most one value under a key, so "make it so" is one request per key and never a delete and an
 //! add. Both sides of a comparison, what is wanted and what is there, are maps from [`Key`] to [`Value`].
@@ -7,9 +7,12 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::Serialize;
-use twill_model::{Family, Mac, TunnelKey};
+use twill_model::{Family, Mac, PublicKey, TunnelKey};
 
-/// What identifies an entry in the kernel. Sorts in the order of making: neighbours and FDB before routes.
+use crate::WireguardPeer;
+
+/// What identifies an entry in the kernel. Sorts in the order of making: neighbours, FDB and
+/// WireGuard peers before routes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Key {
@@ -28,6 +31,14 @@ pub enum Key {
         mac: Mac,
         /// Go where.
         remote: IpAddr,
+    },
+    /// A peer of a WireGuard link.
+    #[serde(rename = "wireguard-peer")]
+    WireguardPeer {
+        /// Interface index.
+        link: u32,
+        /// Who.
+        key: PublicKey,
     },
     /// A route of the main table.
     Route {
@@ -67,15 +78,29 @@ impl Key {
 }
 
 /// What is, or shall be, under a [`Key`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Value {
     /// Of a neighbour: where it is.
     Neighbor(Mac),
     /// Of an FDB entry: nothing beside its key.
     Forwarding,
+    /// Of a WireGuard peer.
+    #[serde(rename = "wireguard-peer")]
+    WireguardPeer(Box<WireguardPeer>),
     /// Of a route.
     Route(RouteValue),
+}
+
+impl Value {
+    /// Whether what is there does what is `wanted`.
+    #[must_use]
+    pub fn serves(&self, wanted: &Self) -> bool {
+        match (self, wanted) {
+            (Self::WireguardPeer(there), Self::WireguardPeer(wanted)) => there.serves(wanted),
+            _ => self == wanted,
+        }
+    }
 }
 
 /// Where a route leads.
@@ -96,7 +121,7 @@ pub struct RouteValue {
 }
 
 /// What was seen under a [`Key`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Observed {
     /// None: something that [`Value`] has no words for (a multipath route, a neighbour that is not permanent). It is
     /// equal to nothing that can be wanted.
@@ -106,7 +131,7 @@ pub struct Observed {
 }
 
 /// One thing to do in the kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Operation {
     /// Create, or replace what is under the key, in one step.

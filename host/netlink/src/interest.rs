@@ -6,6 +6,7 @@ use ipnet::IpNet;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Interest {
     links: Vec<u32>,
+    wireguard: Vec<u32>,
     networks: Vec<IpNet>,
 }
 
@@ -16,7 +17,21 @@ impl Interest {
         let mut links: Vec<u32> = links.into_iter().collect();
         links.sort_unstable();
         links.dedup();
-        Self { links, networks: networks.into_iter().collect() }
+        Self { links, wireguard: Vec::new(), networks: networks.into_iter().collect() }
+    }
+
+    /// The same, with the peers of these WireGuard links.
+    #[must_use]
+    pub fn with_wireguard(mut self, links: impl IntoIterator<Item = u32>) -> Self {
+        self.wireguard = links.into_iter().collect();
+        self.wireguard.sort_unstable();
+        self
+    }
+
+    /// WireGuard links whose peers are looked at.
+    #[must_use]
+    pub fn wireguard(&self) -> &[u32] {
+        &self.wireguard
     }
 
     /// The links' indices, sorted.

@@ -2,8 +2,8 @@
 //!
 //! Three things with a socket each:
 //!
-//! - [`Tables`] writes and reads the many small entries: routes, neighbours and FDB entries, packed 64 KiB at a time, from
-//!   one thread, so that what is asked after a write sees that write.
+//! - [`Tables`] writes and reads the many small entries: routes, neighbours, FDB entries and WireGuard peers, packed 32 to
+//!   64 KiB at a time, from one thread, so that what is asked after a write sees that write.
 //! - [`Links`] reads all links and addresses, and brings a link into the state that a plan describes.
 //! - [`Watch`] tells what changes, whoever changes it.
 //!
@@ -31,6 +31,7 @@ mod reverse_path;
 mod socket;
 mod tables;
 mod watch;
+mod wireguard;
 
 pub use ability::{knows_link_kind, knows_tunnel_encap, load_link_kind};
 pub use address::{AddressInfo, AddressScope};
@@ -46,3 +47,4 @@ pub use lookup::{DefaultRoute, RouteTo};
 pub use protocol::{PLAIN_ROUTES, RTPROT_BOOT, is_ours, protocol_for};
 pub use tables::Tables;
 pub use watch::{Event, Watch};
+pub use wireguard::{Contact, WireguardDevice, WireguardPeer};

@@ -43,6 +43,11 @@ pub enum KindInfo {
     Ipip(IpipInfo),
     /// A geneve tunnel.
     Geneve(GeneveInfo),
+    /// A WireGuard tunnel. Its key, port and peers are read by [`Tables`](crate::Tables).
+    Wireguard {
+        /// The UDP port it listens on, where somebody filled that in.
+        port: Option<u16>,
+    },
     /// Another kind by the kernel's name for it; none for hardware.
     Other(Option<String>),
 }
@@ -102,6 +107,7 @@ impl KindInfo {
             Self::Vxlan(_) => Some("vxlan"),
             Self::Ipip(_) => Some("ipip"),
             Self::Geneve(_) => Some("geneve"),
+            Self::Wireguard { .. } => Some("wireguard"),
             Self::Other(name) => name.as_deref(),
         }
     }
@@ -140,6 +146,7 @@ fn read_kind(infos: Vec<RawInfo>) -> KindInfo {
     let mut is_ipip = false;
     for info in infos {
         match info {
+            RawInfo::Kind(InfoKind::Wireguard) => kind = KindInfo::Wireguard { port: None },
             RawInfo::Kind(name) => {
                 is_ipip = name == InfoKind::IpIp;
                 kind = KindInfo::Other(Some(name.to_string()));

@@ -24,6 +24,7 @@ pub(crate) fn creation(wanted: &LinkWanted) -> RouteNetlinkMessage {
         LinkKind::Vxlan(vxlan) => Some(vxlan_info(vxlan_settings(wanted.underlay, vxlan))),
         LinkKind::Ipip(ipip) => Some(ipip_info(ipip.local.into())),
         LinkKind::Geneve(geneve) => Some(geneve_info(geneve)),
+        LinkKind::Wireguard { .. } => Some(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Wireguard)])),
         LinkKind::Unsupported(_) => None,
     });
     RouteNetlinkMessage::NewLink(message)

@@ -15,6 +15,8 @@ pub(crate) fn compare(existing: &KindInfo, wanted: &LinkKind, underlay: u32) -> 
         (_, LinkKind::Unsupported(_)) => (Vec::new(), Vec::new()),
         (KindInfo::Vxlan(existing), LinkKind::Vxlan(wanted)) => vxlan(existing, wanted, underlay),
         (KindInfo::Ipip(existing), LinkKind::Ipip(wanted)) => ipip(existing, *wanted),
+        // Its key and port are no business of the link's: they are set in place beside its peers.
+        (KindInfo::Wireguard { .. }, LinkKind::Wireguard { .. }) => (Vec::new(), Vec::new()),
         (KindInfo::Geneve(existing), LinkKind::Geneve(wanted)) => (geneve(existing, *wanted), Vec::new()),
         _ => {
             let name = |name: Option<&str>| name.unwrap_or("hardware").to_owned();

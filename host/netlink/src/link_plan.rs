@@ -52,7 +52,7 @@ impl LinkWanted {
             // An IP header.
             LinkKind::Ipip(_) => self.mtu.min(self.underlay_mtu.saturating_sub(20)),
             // What is below depends on the route that a packet takes.
-            LinkKind::Geneve(_) | LinkKind::Unsupported(_) => self.mtu,
+            LinkKind::Geneve(_) | LinkKind::Wireguard { .. } | LinkKind::Unsupported(_) => self.mtu,
         }
     }
 
@@ -355,6 +355,23 @@ mod tests {
                 "set it up",
             ]
         );
+    }
+
+    #[test]
+    fn a_wireguard_link_is_changed_in_place() {
+        let mut wanted = wanted(LOCALS[0]);
+        wanted.kind = LinkKind::Wireguard { port: 51820 };
+        (wanted.mac, wanted.mtu) = (None, 1420);
+        let vxlan = existing(&self::wanted(LOCALS[0]));
+        let step = plan(Some(&vxlan), &wanted);
+        let kind = Difference { what: "kind", from: "vxlan".into(), to: "wireguard".into() };
+        assert_eq!(step, Step::Recreate(vec![kind]));
+        let mut link = LinkInfo { kind: KindInfo::Wireguard { port: None }, mac: None, mtu: 1420, ..vxlan };
+        assert_eq!(plan(Some(&link), &wanted), Step::Keep { adopt: false, changes: vec![] });
+        assert!(plan(Some(&link), &self::wanted(LOCALS[0])).is_disruptive());
+        link.mtu = 1380;
+        let Step::Keep { changes, .. } = plan(Some(&link), &wanted) else { panic!() };
+        assert_eq!(changes, [Change::Mtu { from: 1380, to: 1420 }]);
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use std::io;
 use std::time::Duration;
 
-use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use rustix::io::Errno;
 use rustix::net::sockopt;
@@ -28,9 +27,10 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
-    pub(crate) fn open() -> Result<Self, Error> {
+    /// A socket for one of netlink's protocols (`NETLINK_*`).
+    pub(crate) fn open(protocol: isize) -> Result<Self, Error> {
         let failed = |what| move |source| Error::Socket { what, source };
-        let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("open a socket"))?;
+        let mut socket = Socket::new(protocol).map_err(failed("open a socket"))?;
         socket.bind_auto().map_err(failed("bind a socket"))?;
         socket.connect(&SocketAddr::new(0, 0)).map_err(failed("connect a socket"))?;
         // All three are there since Linux 4.20; without them errors say less and dumps are filtered here.

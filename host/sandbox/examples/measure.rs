@@ -71,6 +71,7 @@ fn node() -> Result<Node, Box<dyn Error>> {
         link_prefix: "flannel".into(),
         existing_links: Vec::new(),
         seed: [7; 32],
+        wireguard_key: None,
         features: Vec::new(),
     })
 }

@@ -3,11 +3,11 @@
 //! On the way back everything is checked that the types of the contract leave open and Twill's own do not: an address of one
 //! family with the prefix length of another, host bits in a network, lists that are too long.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 use twill_model as model;
-use twill_model::{Family, Mac};
+use twill_model::{Family, Mac, PublicKey};
 
 use crate::guest::bindings::twill::backend::types as wit;
 use crate::log::printable;
@@ -19,6 +19,7 @@ const MAX_PUBLICATION: usize = 4096;
 /// More than any backend needs; the contract has no number.
 const MAX_ADDRESSES: usize = 8;
 const MAX_FEATURES: usize = 64;
+const MAX_ALLOWED: usize = 32;
 
 /// An answer that the contract does not allow, as a sentence.
 pub(crate) type Violation = String;
@@ -47,7 +48,7 @@ pub(crate) fn node(node: &model::Node) -> wit::Node {
             .map(|l| wit::ExistingLink { name: l.name.clone(), mac: l.mac.map(|mac| mac.0.into()), mtu: l.mtu })
             .collect(),
         seed: node.seed.to_vec(),
-        wireguard_key: None,
+        wireguard_key: node.wireguard_key.map(|key| key.0.to_vec()),
         features: node.features.clone(),
     }
 }
@@ -187,7 +188,7 @@ fn link_kind(from: &wit::LinkKind) -> Result<model::LinkKind, Violation> {
         wit::LinkKind::Ip6tnl(_) => "link.ip6tnl",
         wit::LinkKind::Gre(_) => "link.gre",
         wit::LinkKind::Ip6gre(_) => "link.ip6gre",
-        wit::LinkKind::Wireguard(_) => "link.wireguard",
+        wit::LinkKind::Wireguard(port) => return Ok(model::LinkKind::Wireguard { port: *port }),
         wit::LinkKind::Dummy => "link.dummy",
     };
     Ok(model::LinkKind::Unsupported(feature.into()))
@@ -207,7 +208,21 @@ fn intent(from: wit::Intent) -> Result<model::Intent, Violation> {
         wit::Intent::Forwarding(f) => {
             model::Intent::Forwarding { link: printable(&f.link), mac: mac(f.mac), remote: ip(f.remote) }
         }
-        wit::Intent::WireguardPeer(_) => model::Intent::Unsupported("wireguard-peer".into()),
+        wit::Intent::WireguardPeer(peer) => wireguard_peer(peer)?,
+    })
+}
+
+fn wireguard_peer(from: wit::WireguardPeer) -> Result<model::Intent, Violation> {
+    at_most(MAX_ALLOWED, from.allowed.len(), "allowed networks of a WireGuard peer")?;
+    let key = <[u8; 32]>::try_from(from.public_key)
+        .map_err(|bytes| format!("the public key of a WireGuard peer has {} bytes, and 32 are right", bytes.len()))?;
+    let allowed = from.allowed.iter().map(network).collect::<Result<_, _>>();
+    Ok(model::Intent::WireguardPeer {
+        link: printable(&from.link),
+        public_key: PublicKey(key),
+        endpoint: from.endpoint.map(|endpoint| SocketAddr::new(ip(endpoint.address), endpoint.port)),
+        allowed: allowed.map_err(|why| format!("an allowed network of a WireGuard peer: {why}"))?,
+        keepalive: from.keepalive,
     })
 }
 
@@ -308,6 +323,41 @@ mod tests {
         let one = to(IpAddr::from([10, 244, 2, 1]), 32);
         assert!(verdict(wit::Verdict::Plan(vec![one.clone(); 32])).is_ok());
         assert_eq!(refused(vec![one; 33]), "33 intents, and 32 are the most");
+    }
+
+    #[test]
+    fn wireguard_peers_are_checked() {
+        let address = self::address(IpAddr::from([10, 244, 2, 1]));
+        let peer = |bytes: usize, length: u8, allowed: usize| {
+            wit::Intent::WireguardPeer(wit::WireguardPeer {
+                link: "flannel-wg".into(),
+                public_key: vec![7; bytes],
+                endpoint: Some(wit::Endpoint { address, port: 51820 }),
+                allowed: vec![wit::Prefix { address, length }; allowed],
+                keepalive: Some(25),
+            })
+        };
+        let key = |bytes| format!("the public key of a WireGuard peer has {bytes} bytes, and 32 are right");
+        assert_eq!(refused(vec![peer(31, 32, 1)]), key(31));
+        assert_eq!(refused(vec![peer(33, 32, 1)]), key(33));
+        assert_eq!(
+            refused(vec![peer(32, 24, 1)]),
+            "an allowed network of a WireGuard peer: 10.244.2.1/24 has host bits set, the network is 10.244.2.0/24"
+        );
+        assert_eq!(refused(vec![peer(32, 32, 33)]), "33 allowed networks of a WireGuard peer, and 32 are the most");
+        let Ok(model::Verdict::Plan(plan)) = verdict(wit::Verdict::Plan(vec![peer(32, 32, 1)])) else {
+            panic!("refused")
+        };
+        assert_eq!(
+            plan,
+            [model::Intent::WireguardPeer {
+                link: "flannel-wg".into(),
+                public_key: PublicKey([7; 32]),
+                endpoint: Some("10.244.2.1:51820".parse().unwrap()),
+                allowed: vec!["10.244.2.1/32".parse().unwrap()],
+                keepalive: Some(25),
+            }]
+        );
     }
 
     #[test]

@@ -34,14 +34,19 @@ const fn always(name: &'static str) -> Feature {
     Feature { name, needs: Needs::Nothing }
 }
 
+/// Its links have peers, or it is not there.
+const WIREGUARD: Feature = link("link.wireguard", "wireguard", "CONFIG_WIREGUARD");
+
 /// Everything that this host implements.
 const KNOWN: &[Feature] = &[
     link("link.vxlan", "vxlan", "CONFIG_VXLAN"),
     link("link.ipip", "ipip", "CONFIG_NET_IPIP"),
     link("link.geneve", "geneve", "CONFIG_GENEVE"),
+    WIREGUARD,
     always("route"),
     always("neighbor"),
     always("forwarding"),
+    Feature { name: "wireguard-peer", ..WIREGUARD },
     Feature { name: "encap.tunnel", needs: Needs::TunnelEncap },
 ];
 
@@ -188,7 +193,8 @@ mod tests {
             error.to_string(),
             format!(
                 "it needs encap.seg6, which this host does not have (twill {version} has link.vxlan, link.ipip, link.geneve, \
-                 route, neighbor, forwarding, encap.tunnel); use a newer Twill or another backend"
+                 link.wireguard, route, neighbor, forwarding, wireguard-peer, encap.tunnel); use a newer Twill or another \
+                 backend"
             )
         );
     }

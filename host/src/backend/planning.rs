@@ -58,12 +58,21 @@ pub fn wire(plan: &NodePlan) -> String {
             LinkKind::Geneve(geneve) => {
                 format!("geneve/{}", if geneve.port == 0 { GENEVE_PORT } else { geneve.port })
             }
+            // With two links a node is two stations to its peers, and both of them have the same key.
+            LinkKind::Wireguard { .. } if plan.links.iter().filter(|l| is_wireguard(l)).count() > 1 => {
+                "wireguard/separate".to_owned()
+            }
+            LinkKind::Wireguard { .. } => "wireguard".to_owned(),
             LinkKind::Unsupported(feature) => feature.clone(),
         })
         .collect();
     wires.sort_unstable();
     wires.dedup();
     wires.join("+")
+}
+
+fn is_wireguard(link: &Link) -> bool {
+    matches!(link.kind, LinkKind::Wireguard { .. })
 }
 
 impl Planner {

@@ -251,6 +251,7 @@ mod tests {
             link_prefix: "flannel".into(),
             existing_links: vec![],
             seed: [0; 32],
+            wireguard_key: None,
             features: vec![],
         };
         let plan = NodePlan { links: vec![], intents: vec![], publish: vec![], pod_mtu: 1450 };

@@ -100,6 +100,7 @@ impl Own {
             link_prefix: LINK_PREFIX.to_owned(),
             existing_links: self.existing_links.clone(),
             seed: lease::seed(&self.name, kind),
+            wireguard_key: None,
             features: attached.features.names().to_vec(),
         })
     }

@@ -456,7 +456,7 @@ fn trouble(outcome: Outcome) -> Option<(PeerState, String)> {
 }
 
 /// The intents that serve some families: routes and neighbours by their addresses, FDB entries by the neighbour that
-/// they belong to, or else by where they lead.
+/// they belong to, or else by where they lead. A WireGuard peer may serve both, and is taken apart.
 fn of_families(intents: &[Intent], families: &[Family]) -> Vec<Intent> {
     let neighbor_of = |station: &Mac, on: &str| {
         intents.iter().find_map(|intent| match intent {
@@ -468,9 +468,19 @@ fn of_families(intents: &[Intent], families: &[Family]) -> Vec<Intent> {
         Intent::Route(route) => Some(Family::of_net(&route.destination)),
         Intent::Neighbor { address, .. } => Some(Family::of(address)),
         Intent::Forwarding { link, mac, remote } => Some(neighbor_of(mac, link).unwrap_or_else(|| Family::of(remote))),
-        Intent::Unsupported(_) => None,
+        Intent::WireguardPeer { .. } | Intent::Unsupported(_) => None,
     };
-    intents.iter().filter(|intent| family(intent).is_some_and(|f| families.contains(&f))).cloned().collect()
+    let part = |intent: &Intent| match intent {
+        Intent::WireguardPeer { link, public_key, endpoint, allowed, keepalive } => {
+            let served = |net: &&IpNet| families.contains(&Family::of_net(net));
+            let allowed: Vec<IpNet> = allowed.iter().filter(served).copied().collect();
+            let (link, public_key, endpoint, keepalive) = (link.clone(), *public_key, *endpoint, *keepalive);
+            let kept = Intent::WireguardPeer { link, public_key, endpoint, allowed: allowed.clone(), keepalive };
+            (!allowed.is_empty()).then_some(kept)
+        }
+        other => family(other).filter(|family| families.contains(family)).map(|_| other.clone()),
+    };
+    intents.iter().filter_map(part).collect()
 }
 
 #[cfg(test)]

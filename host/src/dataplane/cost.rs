@@ -34,6 +34,9 @@ pub enum Object {
     Neighbor,
     /// An FDB entry.
     Forwarding,
+    /// A WireGuard peer.
+    #[serde(rename = "wireguard-peer")]
+    WireguardPeer,
 }
 
 /// What somebody else had done to it.
@@ -51,7 +54,7 @@ pub enum Cause {
 pub struct Repairs([[u64; Cause::ALL.len()]; Object::ALL.len()]);
 
 impl Object {
-    const ALL: [Self; 4] = [Self::Link, Self::Route, Self::Neighbor, Self::Forwarding];
+    const ALL: [Self; 5] = [Self::Link, Self::Route, Self::Neighbor, Self::Forwarding, Self::WireguardPeer];
 
     /// What a key stands for.
     #[must_use]
@@ -60,6 +63,7 @@ impl Object {
             Key::Route { .. } => Self::Route,
             Key::Neighbor { .. } => Self::Neighbor,
             Key::Forwarding { .. } => Self::Forwarding,
+            Key::WireguardPeer { .. } => Self::WireguardPeer,
         }
     }
 
@@ -71,6 +75,7 @@ impl Object {
             Self::Route => "route",
             Self::Neighbor => "neighbor",
             Self::Forwarding => "forwarding",
+            Self::WireguardPeer => "wireguard-peer",
         }
     }
 }
@@ -150,7 +155,7 @@ mod tests {
         repairs.count(Object::Forwarding, Cause::Changed);
         repairs.count(Object::Link, Cause::Removed);
         assert_eq!(repairs.total(), 3);
-        assert_eq!(repairs.each().count(), 8);
+        assert_eq!(repairs.each().count(), 10);
         let some: Vec<_> = repairs.each().filter(|(_, _, count)| *count > 0).collect();
         assert_eq!(some, [(Object::Link, Cause::Removed, 1), (Object::Forwarding, Cause::Changed, 2)]);
     }

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use twill_model::{Link, NodePlan, Uplink};
-use twill_netlink::{Action, Ensured, Error, LinkError, LinkWanted, Step};
+use twill_model::{Link, LinkKind, NodePlan, Uplink};
+use twill_netlink::{Action, Ensured, Error, LinkError, LinkWanted, Step, WireguardDevice};
 
 use super::place::{NoPlace, Place, Tenancy, places};
 use super::{ALIAS, Cause, Dataplane, Object, Tenant, link_of};
@@ -120,6 +120,12 @@ impl Dataplane {
         }
         let wanted = self.link_wanted(id, link, place.name.clone(), uplink);
         let ensured = self.ensure_one(&wanted).await?;
+        if let LinkKind::Wireguard { port } = wanted.kind {
+            let device = WireguardDevice { private_key: self.private_key.clone(), port };
+            self.wireguard.insert(ensured.index, None);
+            self.tables.set_wireguard_device(ensured.index, &wanted.name, device).await?;
+            self.wireguard.insert(ensured.index, Some(port));
+        }
         if ensured.action != Action::Unchanged {
             tracing::info!(link = place.name, backend = %id.kind, action = ?ensured.action, "link is as planned");
         }
@@ -212,7 +218,7 @@ impl Dataplane {
 
     /// Since when nothing in the kernel leads through the link; none, if something does.
     pub fn unused_since(&mut self, index: u32) -> Option<Instant> {
-        if self.table.all_seen().any(|(key, observed)| link_of(key, observed.value) == Some(index)) {
+        if self.table.all_seen().any(|(key, observed)| link_of(key, observed.value.as_ref()) == Some(index)) {
             self.unused.remove(&index);
             return None;
         }
@@ -226,6 +232,7 @@ impl Dataplane {
     pub async fn remove_link(&mut self, index: u32, name: &str) -> Result<(), LinkError> {
         self.links.delete(index).await?;
         self.own.remove(&index);
+        self.wireguard.remove(&index);
         self.unused.remove(&index);
         self.interfaces.links.retain(|_, of| *of != index);
         self.ensured.remove(name);

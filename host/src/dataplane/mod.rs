@@ -16,10 +16,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use twill_model::{Mac, Uplink};
+use twill_model::{Mac, SecretKey, Uplink};
 use twill_netlink::{
-    Error, Event, Interest, Key, LinkInfo, LinkWanted, Links, Observed, Operation, RTPROT_BOOT, Tables, Value, Watch,
-    is_ours,
+    Error, Event, Interest, Key, KindInfo, LinkInfo, LinkWanted, Links, Observed, Operation, RTPROT_BOOT, Tables,
+    Value, Watch, is_ours,
 };
 
 use crate::intent::wanted::{Interfaces, Owner};
@@ -68,6 +68,10 @@ pub struct Dataplane {
     names: HashMap<u32, String>,
     /// Indices of links that carry our alias.
     own: HashSet<u32>,
+    /// Those of them that have WireGuard peers, with the port that they were given, if they were.
+    wireguard: HashMap<u32, Option<u16>>,
+    /// This node's key, once a backend needs it.
+    private_key: Option<SecretKey>,
     /// Names in the kernel that the links of attached backends have, or shall have.
     placed: HashSet<String>,
     networks: Vec<IpNet>,
@@ -93,9 +97,9 @@ impl Protection {
     fn new(blind: bool, subnets: &BTreeSet<IpNet>, table: &Table) -> Self {
         let mut protection = Self { blind, subnets: subnets.clone(), stations: HashSet::new() };
         if !blind && !subnets.is_empty() {
-            let station = |(key, observed): (&Key, &Observed)| match (key, observed.value) {
-                (Key::Neighbor { link, .. }, Some(Value::Neighbor(mac))) if protection.covers(key) => {
-                    Some((*link, mac))
+            let station = |(key, observed): (&Key, &Observed)| match (key, &observed.value) {
+                (Key::Neighbor { link, .. }, Some(value @ Value::Neighbor(mac))) if protection.covers(key, value) => {
+                    Some((*link, *mac))
                 }
                 _ => None,
             };
@@ -104,12 +108,15 @@ impl Protection {
         protection
     }
 
-    fn covers(&self, key: &Key) -> bool {
+    fn covers(&self, key: &Key, value: &Value) -> bool {
+        let protects = |net: &IpNet| self.subnets.iter().any(|subnet| subnet.contains(net));
         self.blind
-            || match key {
-                Key::Route { destination, .. } => self.subnets.iter().any(|s| s.contains(destination)),
-                Key::Neighbor { address, .. } => self.subnets.iter().any(|s| s.contains(address)),
-                Key::Forwarding { link, mac, .. } => self.stations.contains(&(*link, *mac)),
+            || match (key, value) {
+                (Key::Route { destination, .. }, _) => protects(destination),
+                (Key::Neighbor { address, .. }, _) => protects(&IpNet::from(*address)),
+                (Key::Forwarding { link, mac, .. }, _) => self.stations.contains(&(*link, *mac)),
+                (Key::WireguardPeer { .. }, Value::WireguardPeer(peer)) => peer.allowed.iter().any(protects),
+                (Key::WireguardPeer { .. }, _) => false,
             }
     }
 }
@@ -131,6 +138,8 @@ impl Dataplane {
             uplink_runs: true,
             names: HashMap::new(),
             own: HashSet::new(),
+            wireguard: HashMap::new(),
+            private_key: None,
             placed: HashSet::new(),
             networks,
             protection: Protection { blind: true, ..Protection::default() },
@@ -148,9 +157,16 @@ impl Dataplane {
     /// # Errors
     /// When the kernel does not answer.
     pub async fn survey(&mut self) -> Result<Vec<LinkInfo>, Error> {
-        let links = self.links.snapshot().await?;
+        let mut links = self.links.snapshot().await?;
         self.names = links.iter().map(|l| (l.index, l.name.clone())).collect();
         let own: HashSet<u32> = links.iter().filter(|l| is_own(l)).map(|l| l.index).collect();
+        let tunnels = links.iter().filter(|l| is_own(l) && matches!(l.kind, KindInfo::Wireguard { .. }));
+        self.wireguard = tunnels.map(|l| (l.index, self.wireguard.get(&l.index).copied().flatten())).collect();
+        for link in &mut links {
+            if let KindInfo::Wireguard { port } = &mut link.kind {
+                *port = self.wireguard.get(&link.index).copied().flatten();
+            }
+        }
         if own != self.own {
             self.own = own;
             self.watch.set_interest(self.interest());
@@ -174,6 +190,13 @@ impl Dataplane {
     pub fn set_uplink(&mut self, uplink: &Uplink) {
         self.interfaces.uplink = uplink.index;
         self.uplink_name.clone_from(&uplink.name);
+    }
+
+    /// Sets what WireGuard links have to have beside their peers: the node's key, and by backend the key that its peers
+    /// share beside their own.
+    pub fn set_keys(&mut self, private: Option<&SecretKey>, preshared: HashMap<u32, SecretKey>) {
+        self.private_key = private.cloned();
+        self.interfaces.preshared = preshared;
     }
 
     /// Sets what an owner wants in the kernel.
@@ -212,7 +235,7 @@ impl Dataplane {
         let unwanted = |key: &Key, value: &Value, protocol: u8| {
             if !is_removable(key, value, protocol, own, names, ledger, networks) {
                 Unwanted::Leave
-            } else if protection.covers(key) {
+            } else if protection.covers(key, value) {
                 Unwanted::Hold
             } else {
                 Unwanted::Remove
@@ -252,8 +275,8 @@ impl Dataplane {
         };
         match event {
             Event::Entry { key, observed } => {
+                let cause = if observed.is_none() { Cause::Removed } else { Cause::Changed };
                 if self.table.saw(key, observed) && self.table.wanted(&key).is_some() {
-                    let cause = if observed.is_none() { Cause::Removed } else { Cause::Changed };
                     self.cost.repairs.count(Object::of(&key), cause);
                     tracing::info!(entry = ?key, "somebody else changed an entry of ours; putting it back");
                 }
@@ -309,6 +332,7 @@ impl Dataplane {
 
     fn interest(&self) -> Interest {
         Interest::new(self.own.iter().copied(), self.networks.iter().copied())
+            .with_wireguard(self.wireguard.keys().copied())
     }
 
     /// Routes over the uplink are written down before they are made.
@@ -324,8 +348,8 @@ impl Dataplane {
         });
         let lives = |destination: &IpNet, gateway: Option<IpAddr>, device: &str| {
             let key = Key::route(*destination, None);
-            let same = |value: Option<Value>| matches!(value, Some(Value::Route(r)) if r.gateway == gateway && names.get(&r.link).is_some_and(|n| n == device));
-            same(table.seen(&key).and_then(|s| s.value)) || same(table.wanted(&key).copied())
+            let same = |value: Option<&Value>| matches!(value, Some(Value::Route(r)) if r.gateway == gateway && names.get(&r.link).is_some_and(|n| n == device));
+            same(table.seen(&key).and_then(|s| s.value.as_ref())) || same(table.wanted(&key))
         };
         if let Err(error) = self.ledger.record(made, lives) {
             tracing::warn!(%error, "cannot write down routes over the uplink; they are made all the same, and have to be removed by hand one day");
@@ -344,7 +368,9 @@ pub(crate) fn is_removable(
     networks: &[IpNet],
 ) -> bool {
     match (key, value) {
-        (Key::Neighbor { link, .. } | Key::Forwarding { link, .. }, _) => own.contains(link),
+        (Key::Neighbor { link, .. } | Key::Forwarding { link, .. } | Key::WireguardPeer { link, .. }, _) => {
+            own.contains(link)
+        }
         (Key::Route { destination, .. }, Value::Route(route)) => {
             let marked = is_ours(protocol) && networks.iter().any(|network| network.contains(destination));
             let name = || names.get(&route.link).map_or("", String::as_str);
@@ -356,9 +382,9 @@ pub(crate) fn is_removable(
     }
 }
 
-fn link_of(key: &Key, value: Option<Value>) -> Option<u32> {
+fn link_of(key: &Key, value: Option<&Value>) -> Option<u32> {
     match (key, value) {
-        (Key::Neighbor { link, .. } | Key::Forwarding { link, .. }, _) => Some(*link),
+        (Key::Neighbor { link, .. } | Key::Forwarding { link, .. } | Key::WireguardPeer { link, .. }, _) => Some(*link),
         (Key::Route { .. }, Some(Value::Route(route))) => Some(route.link),
         (Key::Route { .. }, _) => None,
     }

@@ -5,7 +5,7 @@
 //! what it is, not by how it is called, so that a daemon that starts anew finds it under either name. Links that are the
 //! same thing to two backends (a new build of a component, say) are one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use twill_model::{Family, Geneve, Link, LinkKind, Vxlan};
 use twill_netlink::{GeneveInfo, IpipInfo, KindInfo, LinkInfo, VxlanInfo};
@@ -65,20 +65,20 @@ pub(crate) fn places(
 ) -> HashMap<(u32, String), Result<Place, NoPlace>> {
     let mut found: HashMap<(u32, String), Result<Place, NoPlace>> = HashMap::new();
     // By the name in the kernel: what it is for, and whose.
-    let mut claims: HashMap<String, (&LinkKind, &str)> = HashMap::new();
+    let mut claims: HashMap<String, (&Link, &str)> = HashMap::new();
     let each = || tenancies.iter().flat_map(|tenancy| tenancy.links.iter().map(move |link| (tenancy, link)));
     for (tenancy, link) in each() {
         let own = |info: &&LinkInfo| Tenant::of(info).holder(&link.kind) == Holder::Free;
         // Flannel's are only recognised by their names.
         let named = |info: &LinkInfo| info.name == link.name || is_marked(info);
-        let here = present.iter().filter(own).filter(|info| named(info) && is_same(&info.kind, &link.kind));
+        let here = present.iter().filter(own).filter(|info| named(info) && is_same(info, link));
         let here = here.max_by_key(|info| info.name == link.name);
         let Some(here) = here else { continue };
-        let shared = claims.get(&here.name).is_some_and(|(kind, _)| agree(kind, &link.kind));
+        let shared = claims.get(&here.name).is_some_and(|(other, _)| agree(other, link));
         if !shared && claims.contains_key(&here.name) {
             continue;
         }
-        claims.entry(here.name.clone()).or_insert((&link.kind, tenancy.kind));
+        claims.entry(here.name.clone()).or_insert((link, tenancy.kind));
         let place = Place { name: here.name.clone(), rename: None, shared };
         found.insert((tenancy.instance, link.name.clone()), Ok(place));
     }
@@ -87,12 +87,12 @@ pub(crate) fn places(
         if found.contains_key(&key) {
             continue;
         }
-        let place = match claims.iter().find(|(_, (kind, _))| agree(kind, &link.kind)) {
+        let place = match claims.iter().find(|(_, (other, _))| agree(other, link)) {
             Some((name, _)) => Ok(Place { name: name.clone(), rename: None, shared: true }),
             None => settle(link, present, &claims),
         };
         if let Ok(place) = &place {
-            claims.entry(place.name.clone()).or_insert((&link.kind, tenancy.kind));
+            claims.entry(place.name.clone()).or_insert((link, tenancy.kind));
         }
         found.insert(key, place);
     }
@@ -111,9 +111,9 @@ pub(crate) fn places(
 }
 
 /// Finds a name for a link that is not there yet.
-fn settle(link: &Link, present: &[LinkInfo], claims: &HashMap<String, (&LinkKind, &str)>) -> Result<Place, NoPlace> {
-    for (name, (kind, holder)) in claims {
-        if let Some(why) = conflict(kind, &link.kind) {
+fn settle(link: &Link, present: &[LinkInfo], claims: &HashMap<String, (&Link, &str)>) -> Result<Place, NoPlace> {
+    for (name, (other, holder)) in claims {
+        if let Some(why) = conflict(other, link) {
             let (wanted, existing, holder) = (link.name.clone(), name.clone(), (*holder).to_owned());
             return Err(NoPlace::Beside { wanted, existing, holder, why });
         }
@@ -134,8 +134,8 @@ fn is_marked(info: &LinkInfo) -> bool {
 }
 
 /// Whether a link of the kernel is what a backend wants, or becomes so without being made anew.
-fn is_same(info: &KindInfo, wanted: &LinkKind) -> bool {
-    match (info, wanted) {
+fn is_same(info: &LinkInfo, wanted: &Link) -> bool {
+    match (&info.kind, &wanted.kind) {
         (KindInfo::Vxlan(info), LinkKind::Vxlan(wanted)) => {
             let VxlanInfo { vni, port, local, gbp, .. } = info;
             let family = local.as_ref().is_none_or(|local| Family::of(local) == Family::of(&wanted.local));
@@ -145,27 +145,48 @@ fn is_same(info: &KindInfo, wanted: &LinkKind) -> bool {
         (KindInfo::Geneve(GeneveInfo { port, metadata: true, .. }), LinkKind::Geneve(wanted)) => {
             *port == geneve_port(*wanted)
         }
+        // One of another port becomes what is wanted too, but that ends what other backends have it for.
+        (KindInfo::Wireguard { port }, LinkKind::Wireguard { port: wanted_port }) => {
+            info.name == wanted.name && port.is_none_or(|port| port == *wanted_port)
+        }
         _ => false,
     }
 }
 
 /// Whether two backends mean the same link, though they may want it with another MTU.
-fn agree(a: &LinkKind, b: &LinkKind) -> bool {
+fn agree(a: &Link, b: &Link) -> bool {
     let essence = |vxlan: &Vxlan| (vxlan.vni, port_of(vxlan.port), vxlan.gbp, Family::of(&vxlan.local));
-    match (a, b) {
+    match (&a.kind, &b.kind) {
         (LinkKind::Vxlan(a), LinkKind::Vxlan(b)) => essence(a) == essence(b),
         // The kernel has no second one beside it, and gives this one another local address in place.
         (LinkKind::Ipip(_), LinkKind::Ipip(_)) => true,
         (LinkKind::Geneve(a), LinkKind::Geneve(b)) => geneve_port(*a) == geneve_port(*b),
+        (LinkKind::Wireguard { port }, LinkKind::Wireguard { port: other }) => {
+            (&a.name, port, families(a)) == (&b.name, other, families(b))
+        }
         _ => false,
     }
 }
 
 /// Why the kernel has no room for both.
-fn conflict(a: &LinkKind, b: &LinkKind) -> Option<&'static str> {
-    let (LinkKind::Vxlan(a), LinkKind::Vxlan(b)) = (a, b) else { return None };
+fn conflict(a: &Link, b: &Link) -> Option<&'static str> {
     let socket = |vxlan: &Vxlan| (vxlan.vni, port_of(vxlan.port), Family::of(&vxlan.local));
-    (socket(a) == socket(b)).then_some("both have the same VNI on the same port")
+    match (&a.kind, &b.kind) {
+        (LinkKind::Vxlan(a), LinkKind::Vxlan(b)) => {
+            (socket(a) == socket(b)).then_some("both have the same VNI on the same port")
+        }
+        // A peer has one place for one key, and would take each for the other.
+        (LinkKind::Wireguard { .. }, LinkKind::Wireguard { .. }) => {
+            let both = families(a).iter().any(|family| families(b).contains(family));
+            both.then_some("both have this node's one key pair, and peers cannot tell them apart")
+        }
+        _ => None,
+    }
+}
+
+/// The families that a link carries.
+fn families(link: &Link) -> BTreeSet<Family> {
+    link.addresses.iter().map(Family::of_net).collect()
 }
 
 fn geneve_port(geneve: Geneve) -> u16 {
@@ -208,10 +229,14 @@ mod tests {
     fn place(links: &[Link], kernel: &[LinkInfo]) -> Vec<Result<Place, NoPlace>> {
         let tenancies: Vec<Tenancy<'_>> = (1..)
             .zip(links)
-            .map(|(instance, link)| Tenancy { instance, kind: "vxlan", links: std::slice::from_ref(link) })
+            .map(|(instance, link)| Tenancy { instance, kind: kind_of(link), links: std::slice::from_ref(link) })
             .collect();
         let places = places(&tenancies, kernel);
         (1..).zip(links).map(|(instance, link)| places[&(instance, link.name.clone())].clone()).collect()
+    }
+
+    fn kind_of(link: &Link) -> &'static str {
+        if matches!(link.kind, LinkKind::Vxlan(_)) { "vxlan" } else { "wireguard" }
     }
 
     fn at(name: &str) -> Result<Place, NoPlace> {
@@ -264,6 +289,42 @@ mod tests {
             "link flannel.1 cannot be beside flannel.1 of backend vxlan: both have the same VNI on the same port; the \
              change would stop what sends through it"
         );
+    }
+
+    fn wireguard(name: &str, port: u16, addresses: &[&str]) -> Link {
+        let addresses = addresses.iter().map(|net| net.parse().unwrap()).collect();
+        Link { kind: LinkKind::Wireguard { port }, addresses, ..link(name, vxlan(1, 0)) }
+    }
+
+    #[test]
+    fn a_key_pair_is_in_one_place() {
+        const FOUR: &str = "10.244.1.0/32";
+        const SIX: &str = "fd00:1::/128";
+        let old = wireguard("flannel-wg", 51820, &[FOUR, SIX]);
+        let kernel = |alias| LinkInfo {
+            kind: KindInfo::Wireguard { port: Some(51820) },
+            ..present("flannel-wg", &vxlan(1, 0), alias)
+        };
+        for alias in [Some("twill:wireguard"), None] {
+            assert_eq!(place(std::slice::from_ref(&old), &[kernel(alias)]), [at("flannel-wg")]);
+        }
+        let moved = wireguard("flannel-wg", 7, &[FOUR, SIX]);
+        assert_eq!(place(std::slice::from_ref(&moved), &[kernel(None)]), [at("flannel-wg")], "changed in place");
+        let both = place(&[moved, old.clone()], &[kernel(None)]);
+        assert!(both[0].is_err() && both[1] == at("flannel-wg"), "not while somebody has it: {both:?}");
+
+        let kernel = [kernel(Some("twill:wireguard"))];
+        let shared = Ok(Place { name: "flannel-wg".into(), rename: None, shared: true });
+        assert_eq!(place(&[old.clone(), old.clone()], &kernel), [at("flannel-wg"), shared]);
+        let six = wireguard("flannel-wg-v6", 51821, &[SIX]);
+        let refused = place(&[old, six.clone()], &kernel)[1].clone().unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "link flannel-wg-v6 cannot be beside flannel-wg of backend wireguard: both have this node's one key pair, and \
+             peers cannot tell them apart; the change would stop what sends through it"
+        );
+        let four = wireguard("flannel-wg", 51820, &[FOUR]);
+        assert_eq!(place(&[four, six], &kernel), [at("flannel-wg"), at("flannel-wg-v6")], "one for each family");
     }
 
     #[test]

@@ -85,12 +85,15 @@ impl Table {
             self.touch(*key);
         }
         for (key, value) in entries {
-            let before = self.wanted.insert(key, (value, owner.clone()));
-            if before.is_none() {
-                self.count(&key, |routes| routes + 1);
-            }
-            if before.is_none_or(|(old, _)| old != value) {
+            let before = self.wanted.get(&key).map(|(before, _)| before);
+            if before != Some(&value) {
+                if before.is_some() {
+                    self.forget_contact(&key);
+                }
                 self.touch(key);
+            }
+            if self.wanted.insert(key, (value, owner.clone())).is_none() {
+                self.count(&key, |routes| routes + 1);
             }
         }
         if !keys.is_empty() {
@@ -109,6 +112,12 @@ impl Table {
 
     /// Takes in one observation; none: the key is gone. Tells whether that made a difference to what is wanted.
     pub fn saw(&mut self, key: Key, observed: Option<Observed>) -> bool {
+        let value = observed.as_ref().and_then(|o| o.value.as_ref());
+        let same = match (self.wanted.get(&key), value) {
+            (Some((wanted, _)), Some(value)) => value.serves(wanted),
+            (wanted, value) => wanted.is_none() && value.is_none(),
+        };
+        let is_odd = observed.is_some() && value.is_none();
         match observed {
             Some(observed) => {
                 self.forget_displaced(&key);
@@ -116,8 +125,7 @@ impl Table {
             }
             None => self.seen.remove(&key),
         };
-        let same = self.wanted.get(&key).map(|(value, _)| *value) == observed.and_then(|o| o.value);
-        if !same || observed.is_some_and(|o| o.value.is_none()) {
+        if !same || is_odd {
             self.touch(key);
         }
         !same
@@ -152,16 +160,18 @@ impl Table {
             }
             let seen = self.seen.get(&key);
             match self.wanted.get(&key) {
-                Some((value, _)) if seen.and_then(|s| s.value) == Some(*value) => {
+                Some((value, _)) if serves(seen, value) => {
                     self.refused.remove(&key);
                 }
                 Some((value, _)) => {
-                    puts.push(Operation::Put { key, value: *value, protocol: self.protocol(&key) });
+                    puts.push(Operation::Put { key, value: value.clone(), protocol: self.protocol(&key) });
                 }
                 None => {
-                    let there = seen.and_then(|s| s.value.map(|value| (value, s.protocol)));
-                    match there.map(|(value, protocol)| (value, unwanted(&key, &value, protocol))) {
-                        Some((value, Unwanted::Remove)) => deletes.push(Operation::Delete { key, value }),
+                    let there = seen.and_then(|s| s.value.as_ref().map(|value| (value, s.protocol)));
+                    match there.map(|(value, protocol)| (value, unwanted(&key, value, protocol))) {
+                        Some((value, Unwanted::Remove)) => {
+                            deletes.push(Operation::Delete { key, value: value.clone() });
+                        }
                         kept => {
                             self.refused.remove(&key);
                             if let Some((_, Unwanted::Hold)) = kept {
@@ -192,7 +202,7 @@ impl Table {
             match operation {
                 Operation::Put { value, protocol, .. } => {
                     self.forget_displaced(&key);
-                    self.seen.insert(key, Observed { value: Some(*value), protocol: *protocol });
+                    self.seen.insert(key, Observed { value: Some(value.clone()), protocol: *protocol });
                 }
                 Operation::Delete { .. } => drop(self.seen.remove(&key)),
             }
@@ -242,8 +252,7 @@ impl Table {
     }
 
     fn is_there(&self, key: &Key) -> bool {
-        let wanted = self.wanted.get(key).map(|(value, _)| *value);
-        wanted.is_some() && self.seen.get(key).and_then(|s| s.value) == wanted
+        self.wanted.get(key).is_some_and(|(wanted, _)| serves(self.seen.get(key), wanted))
     }
 
     /// The kernel's last word on one of an owner's keys.
@@ -265,6 +274,13 @@ impl Table {
         }
     }
 
+    /// Where a WireGuard peer was heard last is no better any more than where it shall be reached from now on.
+    fn forget_contact(&mut self, key: &Key) {
+        if let Some(Observed { value: Some(Value::WireguardPeer(peer)), .. }) = self.seen.get_mut(key) {
+            peer.contact = None;
+        }
+    }
+
     /// Something happened to a key: compare it again, and try it again at once if it was refused.
     fn touch(&mut self, key: Key) {
         self.refused.remove(&key);
@@ -274,7 +290,7 @@ impl Table {
     fn protocol(&self, key: &Key) -> u8 {
         match key {
             Key::Route { destination, .. } => protocol_for(destination, self.routes[place(destination)]),
-            Key::Neighbor { .. } | Key::Forwarding { .. } => 0,
+            Key::Neighbor { .. } | Key::Forwarding { .. } | Key::WireguardPeer { .. } => 0,
         }
     }
 
@@ -284,6 +300,10 @@ impl Table {
             *routes = change(*routes);
         }
     }
+}
+
+fn serves(seen: Option<&Observed>, wanted: &Value) -> bool {
+    seen.and_then(|seen| seen.value.as_ref()).is_some_and(|value| value.serves(wanted))
 }
 
 fn place(destination: &IpNet) -> usize {

@@ -161,7 +161,7 @@ fn what_has_no_words_is_replaced_if_wanted_and_left_alone_if_not() {
     let mut table = Table::default();
     let now = Instant::now();
     let strange = Observed { value: None, protocol: 3 };
-    table.saw_all([(route_key(1), strange), (route_key(2), strange)].into());
+    table.saw_all([(route_key(1), strange.clone()), (route_key(2), strange)].into());
     table.want(&peer("a"), vec![(route_key(1), route_value(1))]);
     let operations = table.operations(now, remove);
     assert_eq!(operations.len(), 1);
@@ -234,7 +234,7 @@ proptest! {
             for operation in &operations {
                 match operation {
                     _ if refused(&operation.key()) => failed.push((operation.key(), refusal())),
-                    Operation::Put { key, value, .. } => drop(kernel.insert(*key, *value)),
+                    Operation::Put { key, value, .. } => drop(kernel.insert(*key, value.clone())),
                     Operation::Delete { key, value } => {
                         if kernel.get(key) == Some(value) {
                             kernel.remove(key);
@@ -268,12 +268,12 @@ proptest! {
                     table.saw(route_key(n), Some(observed(route_value(99))));
                 }
                 Step::Hide(n) => drop(kernel.remove(&route_key(n))),
-                Step::Resync => table.saw_all(kernel.iter().map(|(k, v)| (*k, observed(*v))).collect()),
+                Step::Resync => table.saw_all(kernel.iter().map(|(k, v)| (*k, observed(v.clone()))).collect()),
                 Step::Refuse(n) => refuse = Some(n),
             }
             run(&mut table, &mut kernel, refuse);
         }
-        table.saw_all(kernel.iter().map(|(k, v)| (*k, observed(*v))).collect());
+        table.saw_all(kernel.iter().map(|(k, v)| (*k, observed(v.clone()))).collect());
         run(&mut table, &mut kernel, None);
         run(&mut table, &mut kernel, None);
         let expected: HashMap<Key, Value> = wanted.keys().flat_map(|n| entries(*n)).collect();

@@ -31,7 +31,7 @@ impl Tenant {
     /// Whether a plan may have a link of that name and kind: one of ours, or one that flannel left.
     #[must_use]
     pub fn holder(&self, kind: &LinkKind) -> Holder {
-        let flannels = matches!(kind, LinkKind::Vxlan(_) | LinkKind::Ipip(_));
+        let flannels = matches!(kind, LinkKind::Vxlan(_) | LinkKind::Ipip(_) | LinkKind::Wireguard { .. });
         let left = self.unmarked && flannels && self.kind.as_deref() == kind.name();
         if self.own || left { Holder::Free } else { Holder::Foreign }
     }

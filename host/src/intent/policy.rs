@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use twill_model::{
@@ -54,12 +54,17 @@ pub fn check_node(plan: &NodePlan, node: &Node, holder: impl Fn(&Link) -> Holder
     if plan.intents.len() > MAX_INTENTS {
         return violation("the node's plan", format!("{} intents; {MAX_INTENTS} at the most", plan.intents.len()));
     }
-    let mut names = HashSet::new();
+    let (mut names, mut ports) = (HashSet::new(), HashSet::new());
     for link in &plan.links {
         check_link(link, node, &holder)
             .map_err(|rule| Violation { intent: format!("link {}", Quoted(&link.name)), rule })?;
         if !names.insert(&link.name) {
             return violation(format!("link {}", Quoted(&link.name)), "planned twice");
+        }
+        if let LinkKind::Wireguard { port } = link.kind
+            && !ports.insert(port)
+        {
+            return violation(format!("link {}", Quoted(&link.name)), format!("another link listens on port {port}"));
         }
     }
     check_pod_mtu(plan, node)?;
@@ -77,12 +82,15 @@ pub fn check_peer(intents: &[Intent], peer: &Peer, node: &Node, links: &[Link]) 
     if intents.len() > MAX_INTENTS {
         return violation("the plan", format!("{} intents; {MAX_INTENTS} a peer at the most", intents.len()));
     }
-    let mut routes = HashSet::new();
+    let (mut routes, mut stations) = (HashSet::new(), HashSet::new());
     for intent in intents {
         check_peer_intent(intent, peer, node, links).map_err(|rule| Violation { intent: describe(intent), rule })?;
-        if let Intent::Route(route) = intent
-            && !routes.insert((route.destination, route.metric))
-        {
+        let is_new = match intent {
+            Intent::Route(route) => routes.insert((route.destination, route.metric)),
+            Intent::WireguardPeer { link, public_key, .. } => stations.insert((link, public_key)),
+            Intent::Neighbor { .. } | Intent::Forwarding { .. } | Intent::Unsupported(_) => true,
+        };
+        if !is_new {
             return violation(describe(intent), "planned twice");
         }
     }
@@ -140,7 +148,12 @@ fn check_kind(link: &Link, node: &Node) -> Result<(), String> {
             Err("an ipip link carries IPv4 and has no other address".into())
         }
         LinkKind::Ipip(ipip) => own(ipip.local.into()),
-        LinkKind::Geneve(_) | LinkKind::Unsupported(_) => Ok(()),
+        LinkKind::Wireguard { .. } if node.wireguard_key.is_none() => {
+            Err("its backend does not require link.wireguard, so the node has no key pair for it".into())
+        }
+        LinkKind::Wireguard { port: 0 } => Err("its port is 0, and peers have to know it".into()),
+        LinkKind::Wireguard { .. } if link.mac.is_some() => Err("a WireGuard link has no MAC address".into()),
+        LinkKind::Wireguard { .. } | LinkKind::Geneve(_) | LinkKind::Unsupported(_) => Ok(()),
     }
 }
 
@@ -222,22 +235,52 @@ fn check_peer_intent(intent: &Intent, peer: &Peer, node: &Node, links: &[Link]) 
             }
             station(*mac)
         }
+        Intent::WireguardPeer { link, public_key, endpoint, allowed, keepalive } => {
+            if !matches!(own_link(link, links)?.kind, LinkKind::Wireguard { .. }) {
+                return Err("only a WireGuard link has peers".into());
+            }
+            if !public_key.is_usable() || node.wireguard_key == Some(*public_key) {
+                return Err("its public key is nobody's, or the node's own".into());
+            }
+            if *keepalive == Some(0) {
+                return Err("its keepalive is 0 seconds; 1 to 65535, or none".into());
+            }
+            check_endpoint(*endpoint, peer)?;
+            allowed.iter().try_for_each(|net| check_pod_network(&format!("its allowed {net}"), net, peer, node))
+        }
         Intent::Unsupported(feature) => Err(format!("this host has no {feature}")),
     }
 }
 
-fn check_peer_route(route: &Route, peer: &Peer, node: &Node, links: &[Link]) -> Result<(), String> {
-    if route.destination != route.destination.trunc() {
-        return Err("its destination has host bits".into());
+fn check_endpoint(endpoint: Option<SocketAddr>, peer: &Peer) -> Result<(), String> {
+    match endpoint {
+        Some(endpoint) if !peer_publics(peer).any(|public| public == endpoint.ip()) => {
+            Err(format!("its endpoint {endpoint} is not an address of the peer"))
+        }
+        Some(endpoint) if endpoint.port() == 0 => Err("the port of its endpoint is 0".into()),
+        _ => Ok(()),
     }
-    if !peer_subnets(peer).any(|s| s.contains(&route.destination)) {
-        return Err("its destination is not in the peer's subnets".into());
+}
+
+/// That a network is the peer's, in the cluster, and not this node's.
+fn check_pod_network(what: &str, net: &IpNet, peer: &Peer, node: &Node) -> Result<(), String> {
+    if *net != net.trunc() {
+        return Err(format!("{what} has host bits"));
     }
-    let family = Family::of_net(&route.destination);
+    if !peer_subnets(peer).any(|s| s.contains(net)) {
+        return Err(format!("{what} is not in the peer's subnets"));
+    }
+    let family = Family::of_net(net);
     let Some(own) = node.family(family) else { return Err(format!("{family} is not switched on")) };
-    if !own.network.contains(&route.destination) || own.subnet.contains(&route.destination) {
-        return Err("its destination is not in the cluster's network, or is the node's own".into());
+    if !own.network.contains(net) || own.subnet.contains(net) {
+        return Err(format!("{what} is not in the cluster's network, or is the node's own"));
     }
+    Ok(())
+}
+
+fn check_peer_route(route: &Route, peer: &Peer, node: &Node, links: &[Link]) -> Result<(), String> {
+    check_pod_network("its destination", &route.destination, peer, node)?;
+    let family = Family::of_net(&route.destination);
     if route.gateway.is_some_and(|g| Family::of(&g) != family) {
         return Err("its gateway is of the other family".into());
     }
@@ -330,6 +373,10 @@ pub fn describe(intent: &Intent) -> String {
         }
         Intent::Neighbor { link, address, mac } => format!("neighbor {address} lladdr {mac} dev {}", Quoted(link)),
         Intent::Forwarding { link, mac, remote } => format!("forwarding {mac} dst {remote} dev {}", Quoted(link)),
+        Intent::WireguardPeer { link, public_key, endpoint, .. } => {
+            let endpoint = endpoint.map_or_else(String::new, |endpoint| format!(" endpoint {endpoint}"));
+            format!("wireguard peer {public_key}{endpoint} dev {}", Quoted(link))
+        }
         Intent::Unsupported(feature) => format!("an intent of the kind {feature}"),
     }
 }

@@ -1,9 +1,12 @@
 //! The policy against plans that were made to get around it.
 
 use proptest::prelude::*;
-use twill_model::{Geneve, Ipip, TunnelKey, Uplink, Vxlan};
+use twill_model::{Geneve, Ipip, PublicKey, TunnelKey, Uplink, Vxlan};
 
 use super::*;
+
+#[path = "policy_wireguard_tests.rs"]
+mod wireguard;
 
 fn node_family(network: &str, subnet: &str, local: &str) -> twill_model::NodeFamily {
     let local = local.parse().unwrap();
@@ -29,6 +32,7 @@ fn node() -> Node {
         link_prefix: "flannel".into(),
         existing_links: vec![],
         seed: [0; 32],
+        wireguard_key: None,
         features: vec![],
     }
 }
@@ -378,6 +382,17 @@ fn any_link_name() -> impl Strategy<Value = String> {
     prop_oneof![proptest::sample::select(own.to_vec()), any::<String>()]
 }
 
+fn any_wireguard_peer() -> impl Strategy<Value = Intent> {
+    let link = prop_oneof![Just("flannel-wg".to_owned()), any_link_name()];
+    let key = prop_oneof![any::<[u8; 32]>(), Just([0; 32]), Just([1; 32])];
+    let endpoint = proptest::option::of((any_address(), any::<u16>()));
+    let allowed = proptest::collection::vec(any_net(), 0..4);
+    (link, key, endpoint, allowed, any::<Option<u16>>()).prop_map(|(link, key, endpoint, allowed, keepalive)| {
+        let (public_key, endpoint) = (PublicKey(key), endpoint.map(Into::into));
+        Intent::WireguardPeer { link, public_key, endpoint, allowed, keepalive }
+    })
+}
+
 fn any_intent() -> impl Strategy<Value = Intent> {
     let device = prop_oneof![Just(Device::Uplink), any_link_name().prop_map(Device::Link)];
     let route = (
@@ -407,6 +422,7 @@ fn any_intent() -> impl Strategy<Value = Intent> {
             mac: Mac(mac),
             remote
         }),
+        any_wireguard_peer(),
         any::<String>().prop_map(Intent::Unsupported),
     ]
 }
@@ -415,9 +431,11 @@ proptest! {
     /// Whatever a guest returns: what passes stays inside the peer's subnets and on the backend's links.
     #[test]
     fn what_passes_is_harmless(intent in any_intent()) {
-        let (node, peer) = (node(), peer());
-        if check_peer(std::slice::from_ref(&intent), &peer, &node, &[link("flannel.1"), geneve()]).is_ok() {
-            let own = ["flannel.1", "flannel.gnv"];
+        let (node, peer) = (Node { wireguard_key: Some(PublicKey([1; 32])), ..node() }, peer());
+        let mut wireguard = link("flannel-wg");
+        wireguard.kind = LinkKind::Wireguard { port: 51820 };
+        if check_peer(std::slice::from_ref(&intent), &peer, &node, &[link("flannel.1"), geneve(), wireguard]).is_ok() {
+            let own = ["flannel.1", "flannel.gnv", "flannel-wg"];
             let of_peer = |net: &IpNet| ["10.244.2.0/24", "fd00:10:0:2::/64"].iter().any(|s| s.parse::<IpNet>().unwrap().contains(net));
             match intent {
                 Intent::Route(route) => {
@@ -439,6 +457,13 @@ proptest! {
                 Intent::Forwarding { link, mac, remote } => {
                     prop_assert_eq!(link, "flannel.1");
                     prop_assert!(remote == "192.0.2.2".parse::<IpAddr>().unwrap() && mac.is_unicast());
+                }
+                Intent::WireguardPeer { link, public_key, endpoint, allowed, keepalive } => {
+                    prop_assert_eq!(link, "flannel-wg");
+                    prop_assert!(public_key.0 != [0; 32] && public_key.0 != [1; 32]);
+                    prop_assert!(endpoint.is_none_or(|e| peer_publics(&peer).any(|public| public == e.ip()) && e.port() > 0));
+                    prop_assert!(allowed.iter().all(of_peer));
+                    prop_assert!(keepalive != Some(0));
                 }
                 Intent::Unsupported(_) => prop_assert!(false, "an unsupported intent passed"),
             }

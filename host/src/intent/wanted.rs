@@ -4,9 +4,10 @@
 //! wanted stays wanted.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 
-use twill_model::{Device, Intent, Mac};
-use twill_netlink::{Key, RouteValue, Value};
+use twill_model::{Device, Intent, Mac, PublicKey, SecretKey};
+use twill_netlink::{Key, RouteValue, Value, WireguardPeer};
 
 use super::policy::Violation;
 use crate::backend::planning::BackendId;
@@ -27,6 +28,8 @@ pub struct Interfaces {
     pub uplink: u32,
     /// The backends' links that exist, by instance and by the name that the backend gave them.
     pub links: HashMap<(u32, String), u32>,
+    /// The key that a backend's WireGuard peers share beside their own, by instance.
+    pub preshared: HashMap<u32, SecretKey>,
 }
 
 /// A plan that was accepted.
@@ -38,13 +41,31 @@ pub struct Plan {
     pub intents: Vec<Intent>,
 }
 
+/// What tells one peer from another on a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Station {
+    /// On a vxlan link.
+    Address(Mac),
+    /// On a WireGuard link.
+    Key(PublicKey),
+}
+
+impl fmt::Display for Station {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(mac) => write!(f, "address {mac}"),
+            Self::Key(key) => write!(f, "public key {key}"),
+        }
+    }
+}
+
 /// All plans that were accepted, one for each owner.
 #[derive(Debug, Default)]
 pub struct Wanted {
     plans: HashMap<Owner, Plan>,
-    /// Who answers to which MAC address on which link. Everything else that two peers could both claim is excluded
-    /// by the policy, which keeps each inside its own subnets.
-    stations: HashMap<(String, Mac), Owner>,
+    /// Who answers to which address on which link. Everything else that two peers could both claim is excluded by the
+    /// policy, which keeps each inside its own subnets.
+    stations: HashMap<(String, Station), Owner>,
     /// How many peers each instance carries.
     carried: HashMap<u32, usize>,
 }
@@ -55,22 +76,24 @@ impl Wanted {
     /// # Errors
     /// When it claims a MAC address that another peer has, or one of the node's `own`; the last plan stays.
     pub fn accept(&mut self, owner: &Owner, plan: Plan, own: &HashSet<Mac>) -> Result<bool, Violation> {
-        for (link, mac) in stations(&plan.intents) {
-            let holder = self.stations.get(&(link.to_owned(), mac)).filter(|holder| *holder != owner);
-            let rule = match holder {
-                Some(Owner::Peer(name)) => format!("peer {name} has that address already"),
-                Some(Owner::Node(_)) => "the node itself has that address".into(),
-                None if own.contains(&mac) => "the node itself has that address".into(),
-                None => continue,
+        let plan = Plan { intents: joined(plan.intents), ..plan };
+        for (link, station) in stations(&plan.intents) {
+            let holder = self.stations.get(&(link.to_owned(), station)).filter(|holder| *holder != owner);
+            let what = if let Station::Key(_) = station { "key" } else { "address" };
+            let rule = match (holder, station) {
+                (Some(Owner::Peer(name)), _) => format!("peer {name} has that {what} already"),
+                (Some(Owner::Node(_)), _) => format!("the node itself has that {what}"),
+                (None, Station::Address(mac)) if own.contains(&mac) => format!("the node itself has that {what}"),
+                (None, _) => continue,
             };
-            return Err(Violation { intent: format!("address {mac} on {link}"), rule });
+            return Err(Violation { intent: format!("{station} on {link}"), rule });
         }
-        let kept: HashSet<(&str, Mac)> = stations(&plan.intents).collect();
+        let kept: HashSet<(&str, Station)> = stations(&plan.intents).collect();
         let last = self.plans.get(owner);
         let released = last.is_some_and(|last| stations(&last.intents).any(|station| !kept.contains(&station)));
         self.remove(owner);
-        for (link, mac) in kept {
-            self.stations.insert((link.to_owned(), mac), owner.clone());
+        for (link, station) in kept {
+            self.stations.insert((link.to_owned(), station), owner.clone());
         }
         if let Owner::Peer(_) = owner {
             *self.carried.entry(plan.backend.instance).or_default() += 1;
@@ -82,8 +105,8 @@ impl Wanted {
     /// Forgets an owner's plan; tells whether there was one.
     pub fn remove(&mut self, owner: &Owner) -> bool {
         let Some(plan) = self.plans.remove(owner) else { return false };
-        for (link, mac) in stations(&plan.intents) {
-            self.stations.remove(&(link.to_owned(), mac));
+        for (link, station) in stations(&plan.intents) {
+            self.stations.remove(&(link.to_owned(), station));
         }
         if let Owner::Peer(_) = owner
             && let Some(carried) = self.carried.get_mut(&plan.backend.instance)
@@ -127,9 +150,26 @@ impl Wanted {
     }
 }
 
-fn stations(intents: &[Intent]) -> impl Iterator<Item = (&str, Mac)> {
+/// One intent for a WireGuard peer of which there are two, each for one family.
+fn joined(intents: Vec<Intent>) -> Vec<Intent> {
+    let mut joined: Vec<Intent> = Vec::with_capacity(intents.len());
+    for intent in intents {
+        if let Intent::WireguardPeer { link, public_key, allowed, .. } = &intent {
+            let same = |known: &&mut Intent| matches!(known, Intent::WireguardPeer { link: l, public_key: k, .. } if (&*l, &*k) == (link, public_key));
+            if let Some(Intent::WireguardPeer { allowed: known, .. }) = joined.iter_mut().find(same) {
+                known.extend(allowed);
+                continue;
+            }
+        }
+        joined.push(intent);
+    }
+    joined
+}
+
+fn stations(intents: &[Intent]) -> impl Iterator<Item = (&str, Station)> {
     intents.iter().filter_map(|intent| match intent {
-        Intent::Forwarding { link, mac, .. } => Some((link.as_str(), *mac)),
+        Intent::Forwarding { link, mac, .. } => Some((link.as_str(), Station::Address(*mac))),
+        Intent::WireguardPeer { link, public_key, .. } => Some((link.as_str(), Station::Key(*public_key))),
         _ => None,
     })
 }
@@ -157,6 +197,19 @@ fn entry(instance: u32, intent: &Intent, interfaces: &Interfaces) -> Option<(Key
                 encap: route.encap,
             };
             Some((Key::route(route.destination, route.metric), Value::Route(value)))
+        }
+        Intent::WireguardPeer { link, public_key, endpoint, allowed, keepalive } => {
+            let key = Key::WireguardPeer { link: index(link)?, key: *public_key };
+            let mut peer = WireguardPeer {
+                endpoint: *endpoint,
+                allowed: allowed.clone(),
+                keepalive: *keepalive,
+                preshared: interfaces.preshared.get(&instance).cloned(),
+                contact: None,
+            };
+            peer.allowed.sort_unstable();
+            peer.allowed.dedup();
+            Some((key, Value::WireguardPeer(Box::new(peer))))
         }
         Intent::Unsupported(_) => None,
     }
@@ -193,6 +246,51 @@ mod tests {
         wanted.accept(&peer("b"), plan(1), &HashSet::new()).unwrap();
     }
 
+    fn wireguard(key: u8, allowed: &str) -> Intent {
+        Intent::WireguardPeer {
+            link: "flannel-wg".into(),
+            public_key: PublicKey([key; 32]),
+            endpoint: Some("192.0.2.2:51820".parse().unwrap()),
+            allowed: vec![allowed.parse().unwrap()],
+            keepalive: None,
+        }
+    }
+
+    fn tunnel(intents: Vec<Intent>) -> Plan {
+        Plan { backend: BackendId { instance: 1, kind: "wireguard".into() }, intents }
+    }
+
+    #[test]
+    fn one_key_belongs_to_one_peer() {
+        let mut wanted = Wanted::default();
+        wanted.accept(&peer("a"), tunnel(vec![wireguard(7, "10.244.2.0/24")]), &HashSet::new()).unwrap();
+        let thief = tunnel(vec![wireguard(7, "10.244.3.0/24")]);
+        assert_eq!(
+            wanted.accept(&peer("b"), thief.clone(), &HashSet::new()).unwrap_err().to_string(),
+            "public key BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc= on flannel-wg: peer a has that key already"
+        );
+        let rotated = tunnel(vec![wireguard(8, "10.244.2.0/24")]);
+        assert!(wanted.accept(&peer("a"), rotated, &HashSet::new()).unwrap(), "its first key is free");
+        wanted.accept(&peer("b"), thief, &HashSet::new()).unwrap();
+    }
+
+    #[test]
+    fn parts_of_one_wireguard_peer_are_one_entry() {
+        let mut wanted = Wanted::default();
+        let parts = vec![wireguard(7, "fd00:2::/64"), wireguard(7, "10.244.2.0/24")];
+        wanted.accept(&peer("a"), tunnel(parts), &HashSet::new()).unwrap();
+        let secret = SecretKey::new([9; 32]);
+        let interfaces = Interfaces {
+            uplink: 2,
+            links: [((1, "flannel-wg".into()), 5)].into(),
+            preshared: [(1, secret.clone())].into(),
+        };
+        let [(key, Value::WireguardPeer(peer))] = &wanted.entries(&peer("a"), &interfaces)[..] else { panic!() };
+        assert_eq!(*key, Key::WireguardPeer { link: 5, key: PublicKey([7; 32]) });
+        assert_eq!(peer.allowed, ["10.244.2.0/24", "fd00:2::/64"].map(|net| net.parse().unwrap()));
+        assert_eq!(peer.preshared, Some(secret));
+    }
+
     #[test]
     fn a_refused_plan_leaves_the_last_one() {
         let mut wanted = Wanted::default();
@@ -207,7 +305,7 @@ mod tests {
     fn entries_wait_for_their_link() {
         let mut wanted = Wanted::default();
         wanted.accept(&peer("a"), plan(1), &HashSet::new()).unwrap();
-        let mut interfaces = Interfaces { uplink: 2, links: HashMap::new() };
+        let mut interfaces = Interfaces { uplink: 2, ..Interfaces::default() };
         assert!(wanted.entries(&peer("a"), &interfaces).is_empty());
         interfaces.links.insert((1, "flannel.1".into()), 7);
         assert_eq!(wanted.entries(&peer("a"), &interfaces).len(), 2);

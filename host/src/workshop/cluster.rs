@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use twill_model::{Family, Node, NodeFamily, Uplink};
+use twill_model::{Family, Node, NodeFamily, PublicKey, Uplink};
 
 use crate::lease;
 
@@ -86,6 +86,12 @@ impl Site {
         (0..layout.nodes).map(|at| Self::of(layout, at)).collect()
     }
 
+    /// The key that its peers know it by: as good as a real one, where nothing is encrypted.
+    #[must_use]
+    pub fn wireguard_key(&self) -> PublicKey {
+        PublicKey(lease::seed(&self.name, "wireguard key"))
+    }
+
     /// What a backend is told of it.
     #[must_use]
     pub fn facts(&self, kind: &str, config: &str, features: &[&str]) -> Node {
@@ -97,6 +103,7 @@ impl Site {
             link_prefix: LINK_PREFIX.to_owned(),
             existing_links: Vec::new(),
             seed: lease::seed(&self.name, kind),
+            wireguard_key: features.contains(&"link.wireguard").then(|| self.wireguard_key()),
             features: features.iter().map(ToString::to_string).collect(),
         }
     }

@@ -104,6 +104,7 @@ fn machine(site: &Site, planned: &Planned) -> Machine {
         addresses: site.families.iter().map(|family| family.public).collect(),
         pod_mtu: plan.map_or(site.uplink.mtu, |plan| plan.pod_mtu),
         subnets: site.families.iter().map(|family| family.subnet).collect(),
+        wireguard_key: Some(site.wireguard_key()),
         links: plan.map(|plan| plan.links.clone()).unwrap_or_default(),
         intents: own.iter().chain(planned.peers.iter().flat_map(|peer| &peer.intents)).cloned().collect(),
         excuses: planned.peers.iter().filter_map(excuse).collect(),

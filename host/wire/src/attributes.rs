@@ -43,6 +43,13 @@ impl Attributes {
         self.bytes(kind | NESTED, &inner.0)
     }
 
+    /// Adds others behind these.
+    #[must_use]
+    pub fn and(mut self, others: &Attributes) -> Self {
+        self.0.extend(&others.0);
+        self
+    }
+
     /// What goes into the message.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

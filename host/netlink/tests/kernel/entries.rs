@@ -337,9 +337,9 @@ fn five_thousand_peers() {
                 .iter()
                 .map(|(key, value)| match key {
                     Key::Route { destination, .. } => {
-                        Operation::Put { key: *key, value: *value, protocol: number(destination) }
+                        Operation::Put { key: *key, value: value.clone(), protocol: number(destination) }
                     }
-                    _ => Operation::Put { key: *key, value: *value, protocol: 0 },
+                    _ => Operation::Put { key: *key, value: value.clone(), protocol: 0 },
                 })
                 .collect();
             apply(&tables, operations.clone()).await;

@@ -142,11 +142,11 @@ pub(crate) fn mac(n: u32) -> String {
 pub(crate) const BOOT: u8 = twill_netlink::RTPROT_BOOT;
 
 pub(crate) fn puts(entries: &[(Key, Value)]) -> Vec<Operation> {
-    entries.iter().map(|(key, value)| Operation::Put { key: *key, value: *value, protocol: BOOT }).collect()
+    entries.iter().map(|(key, value)| Operation::Put { key: *key, value: value.clone(), protocol: BOOT }).collect()
 }
 
 pub(crate) fn deletes(entries: &[(Key, Value)]) -> Vec<Operation> {
-    entries.iter().rev().map(|(key, value)| Operation::Delete { key: *key, value: *value }).collect()
+    entries.iter().rev().map(|(key, value)| Operation::Delete { key: *key, value: value.clone() }).collect()
 }
 
 /// Applies operations of which none may fail.
@@ -166,7 +166,7 @@ pub(crate) async fn dumped(tables: &Tables, links: &[u32], networks: &[&str]) ->
 
 /// Entries as [`dumped`] has them.
 pub(crate) fn sorted(entries: &[(Key, Value)]) -> Vec<(Key, Option<Value>)> {
-    let mut entries: Vec<_> = entries.iter().map(|(key, value)| (*key, Some(*value))).collect();
+    let mut entries: Vec<_> = entries.iter().map(|(key, value)| (*key, Some(value.clone()))).collect();
     entries.sort_by_key(|(key, _)| *key);
     entries
 }

@@ -50,7 +50,7 @@ fn what_a_route_leaves_goes_after_it() {
             apply(&tables, [puts(&after), deletes(&before[..2])].concat()).await;
             let events = until_quiet(&mut watch).await;
             let place = |wanted: Event| events.iter().position(|event| *event == wanted);
-            let moved = place(observed(&after[2].0, after[2].1));
+            let moved = place(observed(&after[2].0, after[2].1.clone()));
             let left = place(Event::Entry { key: before[0].0, observed: None });
             assert!(moved.is_some() && moved < left, "{} {events:#?}", words.ip);
         });
@@ -71,7 +71,7 @@ fn what_is_done_by_hand_is_seen() {
             let entries = words.peer(link, 1);
 
             sh(&words.peer_commands(1));
-            let made: Vec<Event> = entries.iter().map(|(key, value)| observed(key, *value)).collect();
+            let made: Vec<Event> = entries.iter().map(|(key, value)| observed(key, value.clone())).collect();
             assert_eq!(until_quiet(&mut watch).await, made);
 
             let (base, mac) = (words.base(1), crate::namespace::mac(1));
@@ -214,8 +214,12 @@ fn the_picture_followed_is_the_picture_dumped() {
             let mut state = 1u32;
             for _ in 0..20 {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                let some: Vec<_> =
-                    all.iter().enumerate().filter(|(n, _)| state >> (n % 31) & 1 == 1).map(|(_, e)| *e).collect();
+                let some: Vec<_> = all
+                    .iter()
+                    .enumerate()
+                    .filter(|(n, _)| state >> (n % 31) & 1 == 1)
+                    .map(|(_, e)| e.clone())
+                    .collect();
                 let operations = if state & 1 == 1 { puts(&some) } else { deletes(&some) };
                 apply(&tables, operations).await;
             }

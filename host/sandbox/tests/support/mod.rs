@@ -95,6 +95,7 @@ pub(crate) fn node(config: &str, families: usize) -> Arc<Node> {
         link_prefix: "flannel".into(),
         existing_links: Vec::new(),
         seed: [7; 32],
+        wireguard_key: None,
         features: ["link.vxlan", "route", "neighbor", "forwarding"].map(Into::into).into(),
     })
 }

@@ -1,10 +1,10 @@
 //! What plans come to in the kernels of a cluster, with the lookups that a kernel makes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
-use twill_model::{Device, Family, Intent, Link, Mac, Route};
+use twill_model::{Device, Family, Intent, Link, Mac, PublicKey, Route};
 
 /// One node's kernel, as far as plans go.
 #[derive(Debug, Clone)]
@@ -23,6 +23,8 @@ pub struct Machine {
     pub pod_mtu: u32,
     /// Where its pods live.
     pub subnets: Vec<IpNet>,
+    /// The public key that its peers know it by, if it has one.
+    pub wireguard_key: Option<PublicKey>,
     /// The backend's links.
     pub links: Vec<Link>,
     /// Everything that was planned and allowed, for the node and for all peers.
@@ -67,6 +69,9 @@ struct Tables {
     lengths: BTreeSet<u8>,
     neighbors: HashMap<(String, IpAddr), Mac>,
     forwarding: HashMap<(String, Mac), IpAddr>,
+    /// Whose a network is on a WireGuard link: the peer's key and where it is reached.
+    stations: HashMap<(String, IpNet), (PublicKey, Option<SocketAddr>)>,
+    station_lengths: BTreeSet<u8>,
 }
 
 impl World {
@@ -130,6 +135,12 @@ impl World {
         self.tables[at].neighbors.get(&(link.to_owned(), address)).copied()
     }
 
+    /// Whom a WireGuard link sends packets for an address to, and from whom it takes packets that come from there.
+    pub(super) fn station(&self, at: usize, link: &str, address: IpAddr) -> Option<(PublicKey, Option<SocketAddr>)> {
+        let tables = &self.tables[at];
+        longest(&tables.station_lengths, address, |net| tables.stations.get(&(link.to_owned(), net)).copied())
+    }
+
     /// Where frames to a MAC address go.
     pub(super) fn forwarding(&self, at: usize, link: &str, mac: Mac) -> Option<IpAddr> {
         self.tables[at].forwarding.get(&(link.to_owned(), mac)).copied()
@@ -157,6 +168,12 @@ impl Tables {
                 }
                 Intent::Forwarding { link, mac, remote } => {
                     tables.forwarding.insert((link.clone(), *mac), *remote);
+                }
+                Intent::WireguardPeer { link, public_key, endpoint, allowed, .. } => {
+                    for net in allowed {
+                        tables.station_lengths.insert(net.prefix_len());
+                        tables.stations.insert((link.clone(), *net), (*public_key, *endpoint));
+                    }
                 }
                 Intent::Unsupported(_) => {}
             }

@@ -117,7 +117,7 @@ fn leave(world: &World, at: usize, packet: Packet, steps: &mut Vec<Step>) -> Res
         )
     })?;
     let receiver = world.machine(next);
-    let arrived = tunnel::receive(receiver, &outer, packet).map_err(|found| (outer.shown_at(receiver), found))?;
+    let arrived = tunnel::receive(world, next, &outer, packet).map_err(|found| (outer.shown_at(receiver), found))?;
     steps.push(Step { node: receiver.name.clone(), command: outer.shown_at(receiver), found: arrived });
     Ok(next)
 }

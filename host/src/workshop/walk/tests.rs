@@ -1,5 +1,5 @@
 use ipnet::IpNet;
-use twill_model::{Intent, Link, LinkKind, Mac, Vxlan};
+use twill_model::{Intent, Link, LinkKind, Mac, PublicKey, Vxlan};
 
 use super::*;
 
@@ -51,6 +51,7 @@ fn machine(node: u8, peers: &[u8]) -> Machine {
         addresses: vec![outer(node)],
         pod_mtu: 1450,
         subnets: vec![subnet(node)],
+        wireguard_key: None,
         intents: intents.collect(),
         links: vec![Link {
             name: link.clone(),
@@ -277,4 +278,81 @@ fn the_longest_prefix_wins_and_then_the_metric() {
 fn a_family_that_is_off_is_not_walked() {
     let world = World::new(vec![machine(1, &[2]), machine(2, &[1])]);
     assert_eq!(walk(&world, 0, 1, Family::V6), None);
+}
+
+fn key(node: u8) -> PublicKey {
+    PublicKey([node; 32])
+}
+
+/// A node with a WireGuard link to others, as the wireguard backend plans it.
+fn encrypting(node: u8, peers: &[u8]) -> Machine {
+    let plain = machine(node, peers);
+    let name = "flannel-wg".to_owned();
+    let route = Route {
+        destination: net("10.244.0.0/16"),
+        device: Device::Link(name.clone()),
+        gateway: None,
+        on_link: false,
+        source: None,
+        mtu: None,
+        metric: None,
+        encap: None,
+    };
+    let peer = |&peer: &u8| Intent::WireguardPeer {
+        link: name.clone(),
+        public_key: key(peer),
+        endpoint: Some((outer(peer), 51820).into()),
+        allowed: vec![subnet(peer)],
+        keepalive: None,
+    };
+    let link =
+        Link { name: name.clone(), kind: LinkKind::Wireguard { port: 51820 }, mtu: 1440, mac: None, addresses: vec![] };
+    Machine {
+        pod_mtu: 1440,
+        wireguard_key: Some(key(node)),
+        links: vec![link],
+        intents: [Intent::Route(route)].into_iter().chain(peers.iter().map(peer)).collect(),
+        ..plain
+    }
+}
+
+#[test]
+fn through_wireguard() {
+    let walked = |change: fn(&mut Machine, &mut Machine)| {
+        let (mut here, mut there) = (encrypting(1, &[2]), encrypting(2, &[1]));
+        change(&mut here, &mut there);
+        let walk = walk(&World::new(vec![here, there]), 0, 1, Family::V4).unwrap();
+        let last = walk.steps.last().unwrap();
+        (walk.arrives, format!("{}: {}", last.command, last.found))
+    };
+    assert_eq!(walked(|_, _| {}), (true, format!("wg show all: flannel-wg peer {} allowed 10.244.1.254", key(1))));
+    let broken: [(fn(&mut Machine, &mut Machine), String); 6] = [
+        (
+            |here, _| drop(here.intents.pop()),
+            "wg show flannel-wg: 10.244.2.254 is in nobody's allowed ips: it is dropped".into(),
+        ),
+        (
+            |_, there| drop(there.intents.pop()),
+            "wg show all: 10.244.1.254 is in nobody's allowed ips on flannel-wg: it is dropped".into(),
+        ),
+        (
+            |_, there| there.links[0].kind = LinkKind::Wireguard { port: 51821 },
+            "wg show all: no link listens on port 51820".into(),
+        ),
+        (
+            |_, there| there.wireguard_key = Some(key(7)),
+            format!("wg show all: the packet is for the key {}, which is not n2's", key(2)),
+        ),
+        (
+            |here, _| here.wireguard_key = Some(key(7)),
+            format!("wg show all: 10.244.1.254 comes from {} and is {}'s: it is dropped", key(7), key(1)),
+        ),
+        (
+            |here, _| here.links[0].mtu = 1439,
+            "ip link show flannel-wg: a packet of 1440 bytes, as pods send, does not fit its MTU 1439".into(),
+        ),
+    ];
+    for (change, found) in broken {
+        assert_eq!(walked(change), (false, found));
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use twill_model::{Family, Geneve, Link, LinkKind, Mac, Route, Vxlan};
+use twill_model::{Family, Geneve, Link, LinkKind, Mac, PublicKey, Route, Vxlan};
 
 use super::{Broken, Machine, Packet, World};
 use crate::backend::planning::{GENEVE_PORT, VXLAN_PORT};
@@ -24,6 +24,8 @@ enum Wrapper {
     Ipip,
     /// An Ethernet frame in UDP; any identifier is taken.
     Geneve { port: u16, mac: Mac },
+    /// Encrypted, in UDP.
+    Wireguard { port: u16, from: PublicKey, to: PublicKey },
 }
 
 impl Outer {
@@ -36,6 +38,7 @@ impl Outer {
         ip + match self.wrapper {
             Wrapper::Vxlan { .. } | Wrapper::Geneve { .. } => 8 + 8 + 14,
             Wrapper::Ipip => 0,
+            Wrapper::Wireguard { .. } => 8 + 32,
         }
     }
 
@@ -45,6 +48,7 @@ impl Outer {
             Wrapper::Vxlan { .. } => "vxlan",
             Wrapper::Ipip => "ipip",
             Wrapper::Geneve { .. } => "geneve",
+            Wrapper::Wireguard { .. } => return "wg show all".to_owned(),
         };
         format!("ip -d link show type {kind}")
     }
@@ -85,6 +89,7 @@ pub(super) fn send(
             })?;
             Ok(Outer { remote: tunnel.remote, wrapper: Wrapper::Geneve { port: geneve_port(*geneve), mac } })
         }
+        LinkKind::Wireguard { .. } => encrypt(world, at, link, packet, step),
         LinkKind::Unsupported(feature) => {
             Err((format!("ip -d link show {}", link.name), format!("this host cannot make a {feature}")))
         }
@@ -92,7 +97,8 @@ pub(super) fn send(
 }
 
 /// Unwraps it; what is found, or why nobody takes it.
-pub(super) fn receive(machine: &Machine, outer: &Outer, _packet: Packet) -> Result<String, String> {
+pub(super) fn receive(world: &World, at: usize, outer: &Outer, packet: Packet) -> Result<String, String> {
+    let machine = world.machine(at);
     match &outer.wrapper {
         Wrapper::Vxlan { vni, port: wanted, gbp, mac } => {
             let all = machine.links.iter().filter_map(|link| match &link.kind {
@@ -131,6 +137,7 @@ pub(super) fn receive(machine: &Machine, outer: &Outer, _packet: Packet) -> Resu
             is_for(link, *mac)?;
             Ok(format!("{} geneve external dstport {port} lladdr {mac}", link.name))
         }
+        Wrapper::Wireguard { port, from, to } => decrypt(world, at, (*port, *from, *to), packet),
     }
 }
 
@@ -143,6 +150,46 @@ fn is_for(link: &Link, mac: Mac) -> Result<(), String> {
             "the frame is for {mac} and the address of {} is chosen by the kernel: nobody can know it",
             link.name
         )),
+    }
+}
+
+/// What a WireGuard link does with a packet: the destination tells the peer, and the peer the place.
+fn encrypt(
+    world: &World,
+    at: usize,
+    link: &Link,
+    packet: Packet,
+    step: &mut impl FnMut(String, String),
+) -> Result<Outer, Broken> {
+    let command = format!("wg show {}", link.name);
+    let broken = |what: String| (command.clone(), what);
+    let from = world.machine(at).wireguard_key.ok_or_else(|| broken("the node has no key".to_owned()))?;
+    let (to, endpoint) = world
+        .station(at, &link.name, packet.destination)
+        .ok_or_else(|| broken(format!("{} is in nobody's allowed ips: it is dropped", packet.destination)))?;
+    let endpoint = endpoint.ok_or_else(|| broken(format!("peer {to} has no endpoint: nobody knows where it is")))?;
+    step(command, format!("peer {to} endpoint {endpoint}"));
+    Ok(Outer { remote: endpoint.ip(), wrapper: Wrapper::Wireguard { port: endpoint.port(), from, to } })
+}
+
+/// What the other end does with it: it is for this node's key, from a key that is known, with a source that is that key's.
+fn decrypt(
+    world: &World,
+    at: usize,
+    (port, from, to): (u16, PublicKey, PublicKey),
+    packet: Packet,
+) -> Result<String, String> {
+    let machine = world.machine(at);
+    let listens = |link: &&Link| matches!(link.kind, LinkKind::Wireguard { port: own } if own == port);
+    let link = machine.links.iter().find(listens).ok_or_else(|| format!("no link listens on port {port}"))?;
+    match machine.wireguard_key {
+        Some(own) if own == to => {}
+        _ => return Err(format!("the packet is for the key {to}, which is not {}'s", machine.name)),
+    }
+    match world.station(at, &link.name, packet.source) {
+        Some((key, _)) if key == from => Ok(format!("{} peer {from} allowed {}", link.name, packet.source)),
+        Some((key, _)) => Err(format!("{} comes from {from} and is {key}'s: it is dropped", packet.source)),
+        None => Err(format!("{} is in nobody's allowed ips on {}: it is dropped", packet.source, link.name)),
     }
 }
 

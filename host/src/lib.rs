@@ -9,14 +9,15 @@
 //!
 //! Beside it stand `config` (what the operator wants), `uplink` (the interface towards the peers) and `lease` (this
 //! node's own part: podCIDR, annotations, subnet.env). `daemon` joins all of them in one loop; `telemetry` answers
-//! probes and scrapers with what the loop knows; `cli` is how people call it; `workshop` is what
-//! authors of backends have it for. The sandbox for components and the access
+//! probes and scrapers with what the loop knows; `cli` is how people call it; `workshop` and
+//! `conformance` are for authors of backends. The sandbox for components and the access
 //! to the kernel are crates of their own, `twill-sandbox` and `twill-netlink`; the values that all of them share are in
 //! `twill-model`.
 
 pub mod backend;
 pub mod cli;
 pub mod config;
+pub mod conformance;
 pub mod daemon;
 pub mod dataplane;
 pub mod intent;

@@ -13,8 +13,14 @@ use crate::setup;
 /// Components: the package, and the name of the file.
 pub(crate) const BACKENDS: [(&str, &str); 3] =
     [("backend-vxlan", "vxlan"), ("backend-host-gw", "host-gw"), ("backend-ipip", "ipip")];
-const TEST_GUESTS: [(&str, &str); 3] =
-    [("guest-hostile", "hostile"), ("guest-files", "files"), ("guest-sockets", "sockets")];
+const TEST_GUESTS: [(&str, &str); 6] = [
+    ("guest-hostile", "hostile"),
+    ("guest-files", "files"),
+    ("guest-sockets", "sockets"),
+    ("guest-wrong", "wrong"),
+    ("guest-boastful", "boastful"),
+    ("guest-mute", "mute"),
+];
 
 /// Cargo's target folder.
 pub(crate) fn target_dir() -> PathBuf {

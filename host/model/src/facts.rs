@@ -5,12 +5,12 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{Family, Mac, PublicKey};
 
 /// The interface that connects this node with its peers.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Uplink {
     /// The interface's name.
     pub name: String,
@@ -21,7 +21,7 @@ pub struct Uplink {
 }
 
 /// The node in one address family.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NodeFamily {
     /// Which one.
     pub family: Family,
@@ -38,7 +38,7 @@ pub struct NodeFamily {
 }
 
 /// A link under the backend's prefix that was there when the daemon started.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ExistingLink {
     /// Its name.
     pub name: String,
@@ -49,7 +49,7 @@ pub struct ExistingLink {
 }
 
 /// This node, as one backend is told of it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Node {
     /// The node's name.
     pub name: String,
@@ -80,7 +80,7 @@ impl Node {
 }
 
 /// A peer in one address family.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PeerFamily {
     /// Which one.
     pub family: Family,
@@ -95,7 +95,7 @@ pub struct PeerFamily {
 }
 
 /// Another node of the cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Peer {
     /// The node's name.
     pub name: String,

@@ -14,7 +14,7 @@ struct Builtin {
 static BUILTINS: &[Builtin] = include!(concat!(env!("OUT_DIR"), "/builtin.rs"));
 
 /// The types of all built-in backends.
-pub(super) fn kinds() -> impl Iterator<Item = &'static str> {
+pub fn kinds() -> impl Iterator<Item = &'static str> {
     BUILTINS.iter().map(|b| b.kind)
 }
 

@@ -6,3 +6,5 @@ pub mod planning;
 pub mod record;
 pub mod source;
 pub mod store;
+
+pub use builtin::kinds as builtin_kinds;

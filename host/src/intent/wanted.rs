@@ -155,7 +155,7 @@ fn joined(intents: Vec<Intent>) -> Vec<Intent> {
     let mut joined: Vec<Intent> = Vec::with_capacity(intents.len());
     for intent in intents {
         if let Intent::WireguardPeer { link, public_key, allowed, .. } = &intent {
-            let same = |known: &&mut Intent| matches!(known, Intent::WireguardPeer { link: l, public_key: k, .. } if (&*l, &*k) == (link, public_key));
+            let same = |known: &&mut Intent| matches!(known, Intent::WireguardPeer { link: l, public_key: k, .. } if l == link && k == public_key);
             if let Some(Intent::WireguardPeer { allowed: known, .. }) = joined.iter_mut().find(same) {
                 known.extend(allowed);
                 continue;

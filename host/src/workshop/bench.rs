@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use serde::Serialize;
-use twill_model::{Family, Intent, Mac, NodePlan};
+use twill_model::{Family, Intent, Mac, NodePlan, Peer};
 use twill_sandbox::{Loaded, Sandbox};
 
 use super::cluster::Site;
@@ -103,6 +103,13 @@ impl Bench {
         outcomes.into_iter().map(|(question, outcome)| accept(&mut wanted, &own, question.name, outcome)).collect()
     }
 
+    /// The question about one peer; none if it cannot be sent to.
+    #[must_use]
+    pub fn question(&self, planner: &Planner, record: &PeerRecord, on_link: bool) -> Option<Peer> {
+        let on_link = record.families.iter().map(|f| (f.family, on_link)).collect();
+        Question::about(record, &on_link).for_planner(planner)
+    }
+
     /// How a node presents itself to its peers, once it has a plan.
     #[must_use]
     pub fn record(&self, site: &Site, plan: &NodePlan) -> PeerRecord {
@@ -153,7 +160,7 @@ mod tests {
     fn configurations_are_read_as_net_conf_is() {
         assert_eq!(
             configuration("vxlan", r#"{"vni": 7, "PSK": "secret"}"#).unwrap(),
-            ("vxlan".to_owned(), r#"{"vni":7,"Type":"vxlan"}"#.to_owned())
+            ("vxlan".to_owned(), r#"{"Type":"vxlan","vni":7}"#.to_owned())
         );
         assert_eq!(configuration("a", r#"{"type":"Other"}"#).unwrap().0, "other");
         assert_eq!(

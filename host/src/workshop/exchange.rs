@@ -1,14 +1,16 @@
 //! A whole cluster of one backend: every node plans, publishes, and plans for what the others have published.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Serialize;
 use twill_model::{Family, NodePlan};
 
 use super::bench::{Bench, PeerPlan};
 use super::cluster::{Layout, Site};
-use super::walk::{Machine, World};
-use crate::backend::planning::Planner;
+use super::walk::{Machine, World, link_in_words};
+use crate::backend::planning::{NodeError, Planner};
+use crate::intent::policy::describe;
 use crate::nodes::PeerRecord;
 
 /// What one node came to.
@@ -61,13 +63,7 @@ impl Exchange {
                     let peers = bench.plan_peers(&planner, &others, on_link).await;
                     nodes.push(Planned::with(node, &planner, peers));
                 }
-                Err(error) => nodes.push(Planned {
-                    node,
-                    error: Some(error.to_string()),
-                    plan: None,
-                    wire: None,
-                    peers: Vec::new(),
-                }),
+                Err(error) => nodes.push(Planned::without(node, &error)),
             }
         }
         Self { sites, nodes }
@@ -86,6 +82,18 @@ impl Planned {
     pub fn with(node: String, planner: &Planner, peers: Vec<PeerPlan>) -> Self {
         let plan = NodePlan::clone(&planner.plan);
         Self { node, error: None, plan: Some(plan), wire: Some(planner.wire.clone()), peers }
+    }
+
+    /// A node without one.
+    #[must_use]
+    pub fn without(node: String, error: &NodeError) -> Self {
+        Self { node, error: Some(error.to_string()), plan: None, wire: None, peers: Vec::new() }
+    }
+
+    /// Whether there is a plan, and the policy refused nothing.
+    #[must_use]
+    pub fn is_allowed(&self) -> bool {
+        self.error.is_none() && !self.peers.iter().any(PeerPlan::is_wrong)
     }
 }
 
@@ -108,5 +116,36 @@ fn machine(site: &Site, planned: &Planned) -> Machine {
         links: plan.map(|plan| plan.links.clone()).unwrap_or_default(),
         intents: own.iter().chain(planned.peers.iter().flat_map(|peer| &peer.intents)).cloned().collect(),
         excuses: planned.peers.iter().filter_map(excuse).collect(),
+    }
+}
+
+impl fmt::Display for Planned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "node       {}", self.node)?;
+        if let Some(error) = &self.error {
+            writeln!(f, "  NO PLAN  {error}")?;
+        }
+        if let Some(plan) = &self.plan {
+            for link in &plan.links {
+                writeln!(f, "  link {}", link_in_words(link))?;
+            }
+            for intent in &plan.intents {
+                writeln!(f, "  {}", describe(intent))?;
+            }
+            for publication in &plan.publish {
+                writeln!(f, "  publishes for {}: {}", publication.family, publication.data.escape_debug())?;
+            }
+            writeln!(f, "  MTU of pods {}", plan.pod_mtu)?;
+        }
+        for PeerPlan { peer, state, reason, intents } in &self.peers {
+            let state =
+                if matches!(*state, "rejected" | "failed") { state.to_uppercase() } else { (*state).to_owned() };
+            let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            writeln!(f, "peer {peer:<6} {state}{reason}")?;
+            for intent in intents {
+                writeln!(f, "  {}", describe(intent))?;
+            }
+        }
+        Ok(())
     }
 }

@@ -1,6 +1,8 @@
 //! `twill backend`: for those who write backends. None of it needs root, a daemon or a cluster, unless it says so.
 
+mod check;
 mod inspect;
+mod plan;
 mod simulate;
 
 use std::path::PathBuf;
@@ -27,6 +29,10 @@ pub(super) struct BackendArguments {
 enum BackendCommand {
     /// Show what a component is, what it needs and what it says of itself.
     Inspect(inspect::InspectArguments),
+    /// Try out on a backend what the contract promises about every backend.
+    Check(check::CheckArguments),
+    /// Show what a backend would have the host put into the kernel of one node.
+    Plan(plan::PlanArguments),
     /// Find out on paper whether the pods of a whole cluster reach each other, and if not, which step fails.
     Simulate(simulate::SimulateArguments),
 }
@@ -70,6 +76,8 @@ impl Setting {
 pub(super) fn run(arguments: BackendArguments) -> Result<ExitCode, String> {
     match arguments.command {
         BackendCommand::Inspect(arguments) => inspect::run(&arguments),
+        BackendCommand::Check(arguments) => check::run(&arguments),
+        BackendCommand::Plan(arguments) => plan::run(&arguments),
         BackendCommand::Simulate(arguments) => simulate::run(&arguments),
     }
 }
@@ -102,6 +110,10 @@ impl Subject {
 
 /// A sandbox as the daemon's, which keeps nothing on disk. This program is its compiler.
 fn sandbox() -> Result<Sandbox, String> {
+    Sandbox::new(sandbox_options()?).map_err(|error| error.to_string())
+}
+
+fn sandbox_options() -> Result<Options, String> {
     let compiler = std::env::current_exe().map_err(|error| format!("finding this program's own file: {error}"))?;
-    Sandbox::new(Options { compiler, ..Options::default() }).map_err(|error| error.to_string())
+    Ok(Options { compiler, ..Options::default() })
 }

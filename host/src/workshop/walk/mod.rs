@@ -17,6 +17,7 @@ use twill_model::{Device, Family, Route};
 
 pub use machine::{Machine, World};
 use tunnel::Outer;
+pub use tunnel::link_in_words;
 
 /// Nodes that a packet may pass before it is said to go round in circles.
 const MOST_NODES: usize = 8;
@@ -77,15 +78,14 @@ pub fn walk(world: &World, from: usize, to: usize, family: Family) -> Option<Wal
     };
     let mut at = from;
     for _ in 0..MOST_NODES {
-        let machine = world.machine(at);
         match leave(world, at, packet, &mut walk.steps) {
             Ok(next) if next == to => {
                 walk.arrives = true;
                 return Some(walk);
             }
             Ok(next) => at = next,
-            Err((command, found)) => {
-                walk.steps.push(Step { node: machine.name.clone(), command, found });
+            Err(step) => {
+                walk.steps.push(step);
                 return Some(walk);
             }
         }
@@ -97,29 +97,46 @@ pub fn walk(world: &World, from: usize, to: usize, family: Family) -> Option<Wal
 }
 
 /// One machine's part: from its routing table to the machine that has the packet next.
-fn leave(world: &World, at: usize, packet: Packet, steps: &mut Vec<Step>) -> Result<usize, Broken> {
+fn leave(world: &World, at: usize, packet: Packet, steps: &mut Vec<Step>) -> Result<usize, Step> {
+    let machine = world.machine(at);
+    let outer = match send(world, at, packet, steps) {
+        Ok(Sent::Plain(next)) => return Ok(next),
+        Ok(Sent::Wrapped(outer)) => outer,
+        Err((command, found)) => return Err(Step { node: machine.name.clone(), command, found }),
+    };
+    let Some(next) = world.owner(outer.remote) else {
+        let command = format!("ip route get {}", outer.remote);
+        let found = format!("no node has the address {}: the packet is lost", outer.remote);
+        return Err(Step { node: machine.name.clone(), command, found });
+    };
+    let receiver = world.machine(next);
+    let step = |found| Step { node: receiver.name.clone(), command: outer.shown_at(receiver), found };
+    steps.push(tunnel::receive(world, next, &outer, packet).map(step).map_err(step)?);
+    Ok(next)
+}
+
+/// How a packet leaves a machine.
+enum Sent {
+    /// As it is, to this machine.
+    Plain(usize),
+    /// Wrapped up.
+    Wrapped(Outer),
+}
+
+fn send(world: &World, at: usize, packet: Packet, steps: &mut Vec<Step>) -> Result<Sent, Broken> {
     let machine = world.machine(at);
     let route = world.route(at, packet.destination).ok_or_else(|| (get(packet), no_route(world, at, packet)))?;
-    let device = match &route.device {
-        Device::Link(name) => name.as_str(),
-        Device::Uplink => machine.uplink.as_str(),
-    };
     let mut step = |command: String, found: String| steps.push(Step { node: machine.name.clone(), command, found });
-    step(get(packet), shown(route, device));
-    let outer = match &route.device {
-        Device::Uplink => return neighbour_on_the_segment(world, at, route, packet),
-        Device::Link(name) => through(world, at, name, route, packet, &mut step)?,
-    };
-    let next = world.owner(outer.remote).ok_or_else(|| {
-        (
-            format!("ip route get {}", outer.remote),
-            format!("no node has the address {}: the packet is lost", outer.remote),
-        )
-    })?;
-    let receiver = world.machine(next);
-    let arrived = tunnel::receive(world, next, &outer, packet).map_err(|found| (outer.shown_at(receiver), found))?;
-    steps.push(Step { node: receiver.name.clone(), command: outer.shown_at(receiver), found: arrived });
-    Ok(next)
+    match &route.device {
+        Device::Link(name) => {
+            step(get(packet), shown(route, name));
+            through(world, at, name, route, packet, &mut step).map(Sent::Wrapped)
+        }
+        Device::Uplink => {
+            step(get(packet), shown(route, &machine.uplink));
+            neighbour_on_the_segment(world, at, route, packet).map(Sent::Plain)
+        }
+    }
 }
 
 /// Over the uplink, without a tunnel.

@@ -1,5 +1,5 @@
 use ipnet::IpNet;
-use twill_model::{Intent, Link, LinkKind, Mac, PublicKey, Vxlan};
+use twill_model::{Geneve, Intent, Ipip, Link, LinkKind, Mac, PublicKey, TunnelKey, Vxlan};
 
 use super::*;
 
@@ -274,6 +274,100 @@ fn the_longest_prefix_wins_and_then_the_metric() {
     assert!(walk.arrives && walk.steps.len() == 1, "{walk}");
 }
 
+/// A node that uses another kind of link for the same peers.
+fn by(machine: &mut Machine, kind: LinkKind, change: impl Fn(&mut Route)) {
+    machine.links[0].kind = kind;
+    for intent in &mut machine.intents {
+        if let Intent::Route(route) = intent {
+            change(route);
+        }
+    }
+}
+
+fn ipip(machines: &mut [Machine]) {
+    for (node, machine) in [1, 2].into_iter().zip(machines) {
+        let IpAddr::V4(local) = outer(node) else { continue };
+        by(machine, LinkKind::Ipip(Ipip { local }), |route| route.gateway = Some(outer(3 - node)));
+        machine.links[0].mac = None;
+        machine.intents.retain(|intent| matches!(intent, Intent::Route(_)));
+    }
+}
+
+#[test]
+fn ipip_ends_at_the_gateway() {
+    let walk = two(|m| ipip(m));
+    assert!(walk.arrives && walk.steps.len() == 2, "{walk}");
+    breaks(
+        |m| {
+            ipip(m);
+            route(&mut m[0].intents).gateway = Some(base(2));
+        },
+        "n1",
+        "ip route get 10.244.2.0",
+        "no node has the address 10.244.2.0: the packet is lost",
+    );
+    breaks(
+        |m| {
+            ipip(m);
+            m[1].links.clear();
+        },
+        "n2",
+        "ip -d link show type ipip",
+        "no link takes packets for ipip local 192.0.2.2",
+    );
+    breaks(
+        |m| {
+            ipip(m);
+            m[0].links[0].mtu = 1490;
+            m[0].pod_mtu = 1490;
+        },
+        "n1",
+        "ip link show flannel.1",
+        "1490 bytes and 20 around them do not fit the MTU 1500 of eth0",
+    );
+}
+
+fn geneve(machines: &mut [Machine]) {
+    for (node, machine) in [1, 2].into_iter().zip(machines) {
+        let encap = Some(TunnelKey { id: 1, remote: outer(3 - node) });
+        by(machine, LinkKind::Geneve(Geneve { port: 0 }), |route| route.encap = encap);
+        machine.intents.retain(|intent| !matches!(intent, Intent::Forwarding { .. }));
+    }
+}
+
+#[test]
+fn geneve_takes_its_tunnel_from_the_route() {
+    let walk = two(|m| geneve(m));
+    assert!(walk.arrives && walk.steps.len() == 3, "{walk}");
+    breaks(
+        |m| {
+            geneve(m);
+            route(&mut m[0].intents).encap = None;
+        },
+        "n1",
+        "ip route show 10.244.2.0/24",
+        "it names no tunnel (encap), and flannel.1 takes its tunnels from routes",
+    );
+    breaks(
+        |m| {
+            geneve(m);
+            m[1].links[0].kind = LinkKind::Geneve(Geneve { port: 7 });
+        },
+        "n2",
+        "ip -d link show type geneve",
+        "no link takes packets for geneve external dstport 6081",
+    );
+    breaks(
+        |m| {
+            geneve(m);
+            m[1].links[0].mac = Some(mac(7));
+        },
+        "n2",
+        "ip -d link show type geneve",
+        "the frame is for 0e:00:00:00:00:02 and flannel.1 has 0e:00:00:00:00:07: the kernel drops it",
+    );
+}
+
 #[test]
 fn a_family_that_is_off_is_not_walked() {
     let world = World::new(vec![machine(1, &[2]), machine(2, &[1])]);
@@ -326,7 +420,8 @@ fn through_wireguard() {
         (walk.arrives, format!("{}: {}", last.command, last.found))
     };
     assert_eq!(walked(|_, _| {}), (true, format!("wg show all: flannel-wg peer {} allowed 10.244.1.254", key(1))));
-    let broken: [(fn(&mut Machine, &mut Machine), String); 6] = [
+    type Change = fn(&mut Machine, &mut Machine);
+    let broken: [(Change, String); 6] = [
         (
             |here, _| drop(here.intents.pop()),
             "wg show flannel-wg: 10.244.2.254 is in nobody's allowed ips: it is dropped".into(),

@@ -54,6 +54,21 @@ impl Outer {
     }
 }
 
+/// A link in the words of ip(8).
+#[must_use]
+pub fn link_in_words(link: &Link) -> String {
+    let kind = match &link.kind {
+        LinkKind::Vxlan(vxlan) => described(vxlan.vni, port(vxlan), vxlan.local, vxlan.gbp),
+        LinkKind::Ipip(ipip) => format!("ipip local {}", ipip.local),
+        LinkKind::Geneve(geneve) => format!("geneve external dstport {}", geneve_port(*geneve)),
+        LinkKind::Wireguard { port } => format!("wireguard listening on {port}"),
+        LinkKind::Unsupported(feature) => feature.clone(),
+    };
+    let mac = link.mac.map(|mac| format!(" address {mac}")).unwrap_or_default();
+    let addresses: String = link.addresses.iter().map(|address| format!(" inet {address}")).collect();
+    format!("{} {kind} mtu {}{mac}{addresses}", link.name, link.mtu)
+}
+
 /// Wraps a packet up as a link does.
 pub(super) fn send(
     world: &World,

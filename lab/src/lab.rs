@@ -13,6 +13,7 @@ use crate::manifest::{Manifest, NodesDir};
 use crate::netns::NetNs;
 use crate::node::Node;
 use crate::pod::{Cni, Pod};
+use crate::registry::Registry;
 use crate::sandbox::Sandbox;
 use crate::source::{Api, Source};
 use crate::spec::LabSpec;
@@ -36,6 +37,8 @@ pub struct Lab {
     cni: Cni,
     /// The API server, if the spec asks for one.
     pub api: Option<ControlPlane>,
+    /// The registry, if the spec asks for one.
+    pub registry: Option<Registry>,
     _sandbox: Sandbox,
 }
 
@@ -71,8 +74,14 @@ impl Lab {
                 (Source::Api(Api::open_to_daemons(&control_plane)?), Some(control_plane))
             }
         };
-        let mut lab =
-            Lab { nodes_dir, underlay, nodes: Vec::new(), pods: Vec::new(), cni, api, spec, _sandbox: sandbox };
+        let start = |program| Registry::start(program, &underlay.ns, underlay.router()[0], work.join("registry"));
+        let registry = spec.registry.as_deref().map(start).transpose()?;
+        if let Some(registry) = &registry {
+            let authority = registry.certificate_authority().display().to_string();
+            spec.daemon_args.extend(["--registry-ca".to_owned(), authority]);
+        }
+        let (nodes, pods) = (Vec::new(), Vec::new());
+        let mut lab = Lab { nodes_dir, underlay, nodes, pods, cni, api, registry, spec, _sandbox: sandbox };
         for number in 1..=lab.spec.nodes {
             let ns = NetNs::add(&format!("n{number}"))?;
             let segment = 1 + (number - 1) * lab.spec.segments / lab.spec.nodes;

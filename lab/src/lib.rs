@@ -32,6 +32,7 @@ mod node;
 mod ping;
 mod pod;
 mod process;
+mod registry;
 mod sandbox;
 mod source;
 mod spec;
@@ -53,6 +54,7 @@ pub use node::Node;
 pub use ping::Ping;
 pub use pod::Pod;
 pub use process::Process;
+pub use registry::Registry;
 pub use sandbox::Sandbox;
 pub use spec::{Families, LabSpec};
 pub use status::{

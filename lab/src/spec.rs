@@ -44,6 +44,8 @@ pub struct LabSpec {
     pub backends_dir: Option<PathBuf>,
     /// Run an API server, from which the daemons have their nodes, instead of the folder of manifests.
     pub api: Option<KubePrograms>,
+    /// Run a registry with this program, which the daemons know by its certificate.
+    pub registry: Option<PathBuf>,
     /// More flags for the API server.
     pub api_flags: Vec<String>,
     /// More flags for `twill run`.
@@ -91,6 +93,7 @@ impl LabSpec {
             ),
             backends_dir: None,
             api: None,
+            registry: None,
             api_flags: Vec::new(),
             // As kube-flannel's manifest does.
             daemon_args: vec!["--ip-masq".into()],

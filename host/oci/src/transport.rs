@@ -341,7 +341,10 @@ fn unreachable(uri: &Uri, error: &ClientError) -> Problem {
         Some(rustls::Error::InvalidMessage(_)) => {
             return Problem::NoTls { host, error: "its answer is of another protocol".to_owned() };
         }
-        Some(error) => return Problem::Untrusted { host, error: error.to_string() },
+        Some(error @ rustls::Error::InvalidCertificate(_)) => {
+            return Problem::Untrusted { host, error: error.to_string() };
+        }
+        Some(error) => return Problem::Unreachable { host, error: format!("TLS: {error}") },
         None => {}
     }
     // The outermost words are about the client that was used.

@@ -4,6 +4,7 @@ mod builtin;
 pub mod features;
 pub mod planning;
 pub mod record;
+pub mod registries;
 pub mod source;
 pub mod store;
 

@@ -1,9 +1,11 @@
 //! Where a component comes from: the configuration's `Component`, then the backends directory, then the binary itself.
+//! Nothing is fetched here: an artifact of a registry is what was pulled before ([`Registries`](super::registries::Registries)).
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use twill_oci::Pinned;
 use twill_sandbox::{Artifact, Digest, MAX_COMPONENT};
 
 use super::builtin;
@@ -69,6 +71,12 @@ pub enum SourceError {
         /// What it should be.
         wanted: Digest,
     },
+    /// An artifact is still in its registry.
+    #[error("{artifact} is not on this node yet")]
+    NotPulled {
+        /// Which one.
+        artifact: Pinned,
+    },
     /// Nobody has a component of this digest.
     #[error(
         "there is no component sha256:{wanted}: put it at {file}, or name its file as \"Component\": \"file:/path/to/component.wasm\" in net-conf.json",
@@ -87,12 +95,13 @@ pub enum SourceError {
 /// # Errors
 /// When there is none, or its file cannot be read. A file that is there is never passed over in silence.
 pub fn find(config: &BackendConfig, places: Places<'_>) -> Result<Found, SourceError> {
-    let file = file_of(config, places.backends_dir);
-    match config.component {
-        Some(ComponentRef::Digest(wanted)) => return find_digest(wanted, places),
-        Some(ComponentRef::File { digest, .. }) => return read(file, digest),
+    match &config.component {
+        Some(ComponentRef::Digest(wanted)) => return find_digest(*wanted, places),
+        Some(ComponentRef::File { path, digest }) => return read(path.clone(), *digest),
+        Some(ComponentRef::Artifact(artifact)) => return find_artifact(artifact, places),
         None => {}
     }
+    let file = file_of_kind(&config.kind, places.backends_dir);
     match fs::symlink_metadata(&file) {
         Ok(_) => read(file, None),
         Err(error) if is_missing(&error) => builtin::find(&config.kind)
@@ -126,15 +135,33 @@ pub fn find_digest(wanted: Digest, places: Places<'_>) -> Result<Found, SourceEr
     }
 }
 
+/// Finds the component of an artifact that was pulled before.
+fn find_artifact(artifact: &Pinned, places: Places<'_>) -> Result<Found, SourceError> {
+    let not_pulled = || SourceError::NotPulled { artifact: artifact.clone() };
+    let component = places.store.and_then(|store| {
+        store.component_of(&artifact.digest).unwrap_or_else(|error| {
+            tracing::warn!("{error}");
+            None
+        })
+    });
+    let found = find_digest(component.ok_or_else(not_pulled)?, places).map_err(|_| not_pulled())?;
+    Ok(Found { origin: artifact.to_string(), ..found })
+}
+
 /// The file that decides over the component of a backend, be it there or not: when something happens to it, [`find`]
-/// may find another one.
+/// may find another one. An artifact has none.
 #[must_use]
-pub fn file_of(config: &BackendConfig, backends_dir: &Path) -> PathBuf {
+pub fn file_of(config: &BackendConfig, backends_dir: &Path) -> Option<PathBuf> {
     match &config.component {
-        Some(ComponentRef::File { path, .. }) => path.clone(),
-        Some(ComponentRef::Digest(digest)) => backends_dir.join(file_name(digest)),
-        None => backends_dir.join(format!("{}.wasm", config.kind)),
+        Some(ComponentRef::File { path, .. }) => Some(path.clone()),
+        Some(ComponentRef::Digest(digest)) => Some(backends_dir.join(file_name(digest))),
+        Some(ComponentRef::Artifact(_)) => None,
+        None => Some(file_of_kind(&config.kind, backends_dir)),
     }
+}
+
+fn file_of_kind(kind: &str, backends_dir: &Path) -> PathBuf {
+    backends_dir.join(format!("{kind}.wasm"))
 }
 
 fn is_missing(error: &io::Error) -> bool {

@@ -1,4 +1,5 @@
-//! Components that came from files, kept by digest, so that what this node runs outlives the files it came from.
+//! Components that came from files and registries, kept by digest, so that what this node runs outlives where it came from.
+//! Beside them are the manifests of artifacts, by their digests: they say which component an artifact is.
 //!
 //! The folder belongs to the daemon's user alone. A file counts only if it is what its name says; anything else is as if
 //! it were not there, and is taken away.
@@ -10,6 +11,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
+use twill_oci::component_of;
 use twill_sandbox::{Digest, MAX_COMPONENT};
 
 use crate::nodes::atomic_file::{Attributes, make_folders, replace};
@@ -93,30 +95,50 @@ impl ComponentStore {
         replace(&self.path(digest), bytes, Attributes { mode: 0o600, owner: None })
     }
 
+    /// Keeps the manifest of an artifact, whose component is kept already.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_manifest(&self, manifest: &[u8]) -> io::Result<()> {
+        replace(&self.manifest(&Digest::of(manifest)), manifest, Attributes { mode: 0o600, owner: None })
+    }
+
+    /// Which component an artifact is, if its manifest was kept.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn component_of(&self, artifact: &Digest) -> Result<Option<Digest>, StoreError> {
+        let manifest = self.read(&self.manifest(artifact), artifact)?;
+        Ok(manifest.and_then(|manifest| component_of(&manifest, MAX_COMPONENT as u64).ok()))
+    }
+
     /// The component of a digest, if it was kept. A file that is not as it was written is reported and taken away.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn get(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
-        let path = self.path(digest);
+        self.read(&self.path(digest), digest)
+    }
+
+    fn read(&self, path: &Path, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
         let system = |error| StoreError::System { folder: self.folder.clone(), what: "cannot be read", error };
         let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-        let file = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
+        let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             // A link.
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
-                return Ok(self.forget(&path));
+                return Ok(forget(path));
             }
             Err(error) => return Err(system(error)),
         };
         match read(file).map_err(system)? {
             Some(bytes) if Digest::of(&bytes) == *digest => Ok(Some(bytes)),
-            _ => Ok(self.forget(&path)),
+            _ => Ok(forget(path)),
         }
     }
 
-    /// Takes away what is not among these.
+    /// Takes away what is not among these components, and manifests of others.
     ///
     /// # Errors
     /// When the folder cannot be listed. A single file that cannot be removed is reported in the log.
@@ -124,7 +146,11 @@ impl ComponentStore {
         let keep: HashSet<_> = digests.iter().map(file_name).collect();
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
-            if entry.file_name().to_str().is_some_and(|name| keep.contains(name)) {
+            let is_kept = |name: &str| {
+                let component = || self.component_of(&manifest_digest(name)?).ok().flatten();
+                keep.contains(name) || component().is_some_and(|component| digests.contains(&component))
+            };
+            if entry.file_name().to_str().is_some_and(is_kept) {
                 continue;
             }
             if let Err(error) = fs::remove_file(entry.path()) {
@@ -140,11 +166,20 @@ impl ComponentStore {
         self.folder.join(file_name(digest))
     }
 
-    fn forget(&self, path: &Path) -> Option<Vec<u8>> {
-        tracing::warn!(file = %path.display(), "not the component that its name says: it is taken away");
-        let _ = fs::remove_file(path);
-        None
+    fn manifest(&self, artifact: &Digest) -> PathBuf {
+        self.folder.join(format!("sha256-{artifact}.json"))
     }
+}
+
+/// The artifact whose manifest a file has by its name.
+fn manifest_digest(name: &str) -> Option<Digest> {
+    name.strip_prefix("sha256-")?.strip_suffix(".json")?.parse().ok()
+}
+
+fn forget(path: &Path) -> Option<Vec<u8>> {
+    tracing::warn!(file = %path.display(), "not what its name says: it is taken away");
+    let _ = fs::remove_file(path);
+    None
 }
 
 /// All of a file, if it is one and not longer than a component may be.
@@ -216,6 +251,33 @@ mod tests {
         fs::write(&path, "spoilt").unwrap();
         store.keep(&a, b"a").unwrap();
         assert_eq!(store.get(&a).unwrap().unwrap(), b"a");
+    }
+
+    #[test]
+    fn manifests_stay_as_long_as_their_components() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ComponentStore::open(dir.path()).unwrap();
+        let manifest = |component: &[u8]| {
+            let (digest, size) = (Digest::of(component), component.len());
+            let blob = format!(r#""digest":"sha256:{digest}","size":{size}"#);
+            let config = format!(r#"{{"mediaType":"application/vnd.wasm.config.v0+json",{blob}}}"#);
+            let layer = format!(r#"{{"mediaType":"application/wasm",{blob}}}"#);
+            format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{layer}]}}"#)
+        };
+        let (a, b) = (manifest(b"a"), manifest(b"b"));
+        for (manifest, component) in [(&a, b"a"), (&b, b"b")] {
+            store.keep(&Digest::of(component), component).unwrap();
+            store.keep_manifest(manifest.as_bytes()).unwrap();
+        }
+        let component_of = |manifest: &str| store.component_of(&Digest::of(manifest.as_bytes())).unwrap();
+        assert_eq!(component_of(&a), Some(Digest::of(b"a")));
+        store.retain(&HashSet::from([Digest::of(b"b")])).unwrap();
+        assert_eq!((component_of(&a), component_of(&b)), (None, Some(Digest::of(b"b"))));
+        assert_eq!(fs::read_dir(dir.path().join(FOLDER)).unwrap().count(), 2);
+        // One that says something else is none.
+        fs::write(store.manifest(&Digest::of(b.as_bytes())), &a).unwrap();
+        assert_eq!(component_of(&b), None);
+        assert_eq!(fs::read_dir(dir.path().join(FOLDER)).unwrap().count(), 1);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::backend::BackendArguments;
 use super::flannel::{FlannelArguments, boolean, one_dash_is_two, with_command};
 use super::ipam::IpamArguments;
 use super::places::PlacesArguments;
+use super::registry::RegistryArguments;
 use crate::daemon::{BridgeCheck, FirewallOptions, NodeIdentity, NodesFrom, Options};
 use crate::lease::Conflist;
 use crate::nodes::{Access, AnnotationKeys, PrefixError};
@@ -249,6 +250,9 @@ pub(super) struct RunArguments {
     healthz_port: u16,
 
     #[command(flatten)]
+    registries: RegistryArguments,
+
+    #[command(flatten)]
     places: PlacesArguments,
     /// Give back addresses whose container is gone without having been detached. Otherwise they are reported only.
     #[arg(long, default_value_t = false, value_parser = boolean, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Addresses")]
@@ -289,6 +293,7 @@ impl RunArguments {
             subnet_file: self.subnet_file,
             conflist: self.cni_conf.map(|source| Conflist { source, file: self.cni_conf_file }),
             backends_dir: self.backends_dir,
+            registries: self.registries.access(false),
             state_dir: self.state_dir,
             places: self.places.places(self.run_dir.clone()),
             reclaim: self.reclaim_addresses,

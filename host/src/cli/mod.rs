@@ -9,6 +9,7 @@ mod install_cni;
 mod ipam;
 mod logging;
 mod places;
+mod registry;
 mod rollback;
 mod status;
 mod swap;

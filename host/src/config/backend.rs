@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use twill_oci::{Pinned, Reference};
 use twill_sandbox::Digest;
 
 use super::error::ConfigError;
@@ -36,11 +37,14 @@ pub enum ComponentRef {
     },
     /// `sha256:<digest>`: wherever it is.
     Digest(Digest),
+    /// `oci://registry/name@sha256:<digest>`: an artifact of a registry, by the digest of its manifest.
+    Artifact(Pinned),
 }
 
 /// What a reference to a component can look like.
-const REFERENCES: &str = "\"file:\" and an absolute path, the same with \"@sha256:\" and a digest behind it, or \
-                          \"sha256:\" and a digest; a digest is 64 hexadecimal digits";
+const REFERENCES: &str = "\"file:\" and an absolute path, the same with \"@sha256:\" and a digest behind it, \
+                          \"sha256:\" and a digest, or \"oci://\" and the name of an artifact with its digest; a digest is \
+                          64 hexadecimal digits";
 
 impl BackendConfig {
     /// What a configuration without `Backend` means.
@@ -66,9 +70,7 @@ impl BackendConfig {
         };
         let component = match object.member("Component") {
             None => None,
-            Some(Json::Text(reference)) if reference.starts_with("oci:") => {
-                return Err(ConfigError::RemoteComponent { key: key.to_owned(), value: reference.clone() });
-            }
+            Some(Json::Text(text)) if text.starts_with("oci://") => Some(artifact(key, text)?),
             Some(given) => {
                 let reference = if let Json::Text(text) = given { ComponentRef::read(text) } else { None };
                 Some(reference.ok_or_else(|| value(".Component", given, REFERENCES))?)
@@ -86,6 +88,15 @@ fn type_name(key: &str, written: &str) -> Result<String, ConfigError> {
         && name.bytes().next().is_some_and(plain)
         && name.bytes().all(|c| plain(c) || c == b'-');
     if good { Ok(name) } else { Err(ConfigError::TypeName { key: key.to_owned(), value: written.to_owned() }) }
+}
+
+/// Reads a reference to an artifact. A tag alone is none: whoever may push to it could put another component on every node.
+fn artifact(key: &str, text: &str) -> Result<ComponentRef, ConfigError> {
+    let reference: Reference = text.parse().map_err(|error| ConfigError::Artifact { key: key.to_owned(), error })?;
+    let pinned = reference.pinned();
+    pinned
+        .map(ComponentRef::Artifact)
+        .ok_or_else(|| ConfigError::NotPinned { key: key.to_owned(), value: text.to_owned() })
 }
 
 impl ComponentRef {
@@ -160,11 +171,6 @@ mod tests {
         assert_eq!(component(&format!(r#""file:/a/b.wasm@sha256:{digest}""#)).unwrap().component, file(Some(digest)));
         assert_eq!(component(&format!(r#""sha256:{digest}""#)).unwrap().component, Some(ComponentRef::Digest(digest)));
         assert_eq!(component("null").unwrap().component, None);
-        assert_eq!(
-            component(r#""oci://registry/x@sha256:00""#).unwrap_err(),
-            "Backend.Component is \"oci://registry/x@sha256:00\": fetching components from a registry is not supported \
-             yet, use \"file:/path/to/component.wasm\""
-        );
         for bad in [
             r#""file:b.wasm""#,
             r#""/a/b.wasm""#,
@@ -178,9 +184,34 @@ mod tests {
                 component(bad).unwrap_err(),
                 format!(
                     "Backend.Component is {bad}; expected \"file:\" and an absolute path, the same with \"@sha256:\" and a \
-                     digest behind it, or \"sha256:\" and a digest; a digest is 64 hexadecimal digits"
+                     digest behind it, \"sha256:\" and a digest, or \"oci://\" and the name of an artifact with its digest; a \
+                     digest is 64 hexadecimal digits"
                 )
             );
         }
+    }
+
+    #[test]
+    fn components_are_artifacts_by_digest() {
+        let component = |reference: &str| {
+            read(&format!(r#"{{"Type":"x","Component":"{reference}"}}"#)).map(|backend| backend.component.unwrap())
+        };
+        let digest = Digest::of(b"");
+        for name in ["registry.example/team/x", "127.0.0.1:5000/x:1.2"] {
+            let text = format!("oci://{name}@sha256:{digest}");
+            let ComponentRef::Artifact(pinned) = component(&text).unwrap() else { panic!("{text}") };
+            assert_eq!((pinned.to_string(), pinned.digest), (text, digest));
+        }
+        assert_eq!(
+            component("oci://registry.example/x:1.2").unwrap_err(),
+            "Backend.Component is \"oci://registry.example/x:1.2\", which may be another component tomorrow: add the digest, as \
+             \"oci://registry.example/x:1.2@sha256:…\"; `twill backend pull oci://registry.example/x:1.2` prints it"
+        );
+        assert_eq!(
+            component("oci://registry.example/x@sha256:00").unwrap_err(),
+            "Backend.Component: \"oci://registry.example/x@sha256:00\" names no artifact: what is behind the @ is not a SHA-256 \
+             digest; expected one as registry.example/team/backend:1.2 or registry.example/team/backend@sha256:… (64 \
+             hexadecimal digits)"
+        );
     }
 }

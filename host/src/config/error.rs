@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use twill_model::Family;
+use twill_oci::ParseReferenceError;
 
 use super::json::Json;
 
@@ -108,11 +109,19 @@ pub enum ConfigError {
         /// The type.
         kind: String,
     },
-    /// A component reference of a kind that is not there yet.
+    /// An artifact whose name makes no sense.
+    #[error("{key}.Component: {error}")]
+    Artifact {
+        /// Which object.
+        key: String,
+        /// What is wrong with it.
+        error: ParseReferenceError,
+    },
+    /// An artifact by a name that can be given to another one.
     #[error(
-        "{key}.Component is {value:?}: fetching components from a registry is not supported yet, use \"file:/path/to/component.wasm\""
+        "{key}.Component is {value:?}, which may be another component tomorrow: add the digest, as \"{value}@sha256:…\"; `twill backend pull {value}` prints it"
     )]
-    RemoteComponent {
+    NotPinned {
         /// Which object.
         key: String,
         /// The reference.

@@ -140,38 +140,45 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     if !may_change_the_network() {
         return Err(StartError::NotAllowed);
     }
-    let files = Files::new(&options);
-    let start = swap::start(&options, &files)?;
-    let conf = start.goal.conf.clone();
-    firewall::check_bridge(&options.firewall, &conf).map_err(StartError::Bridge)?;
+    let files = Arc::new(Files::new(&options));
+    let start = startup::unless_pulled(swap::start(&options, &files))?;
     let (asking, questions) = mpsc::channel(WAITING_QUESTIONS);
     let in_run_dir = |error| StartError::Socket { dir: options.run_dir.clone(), error };
     let keeper = Arc::new(Keeper::new(options.places.clone(), options.reclaim));
     let socket = StatusSocket::open(&options.run_dir, asking.clone(), Arc::clone(&keeper)).map_err(in_run_dir)?;
     addresses::stamp(&options.run_dir).map_err(in_run_dir)?;
     let (ordering, orders) = mpsc::channel(WAITING_QUESTIONS);
-    let control = ControlSocket::open(&options.run_dir, ordering).map_err(in_run_dir)?;
+    let control = ControlSocket::open(&options.run_dir, ordering.clone()).map_err(in_run_dir)?;
     let pulse = Arc::new(Pulse::default());
     let readiness = ReadinessSocket::open(&options.run_dir, Arc::clone(&pulse)).map_err(in_run_dir)?;
     if let Some(address) = options.health {
         telemetry::serve(address, Arc::clone(&pulse), asking, Arc::clone(&keeper))
             .map_err(|error| StartError::Telemetry { address, error })?;
     }
+    let source = Arc::new(startup::source(&options).await?);
+    let store = Arc::new(NodeStore::default());
+    let mut startup = Startup::new(questions, Arc::clone(&pulse), Arc::clone(&source), Arc::clone(&store))?;
+    let start = match start {
+        Some(start) => start,
+        None => match startup.pull(&options, &files).await? {
+            Some(start) => start,
+            None => return Ok(()),
+        },
+    };
+    let conf = start.goal.conf.clone();
+    firewall::check_bridge(&options.firewall, &conf).map_err(StartError::Bridge)?;
     pulse.starting("loading backends");
     let mut dataplane = Dataplane::connect(&options.run_dir, conf.networks.clone()).await?;
     let sandbox = attached::sandbox(&options)?;
     let attached = start.attach(&sandbox, &files).await?;
     let time = |a: &Attached| a.loaded.loading() + a.loaded.compiling().unwrap_or_default();
     let component_load = attached.iter().map(time).sum::<Duration>();
-    let source = Arc::new(startup::source(&options).await?);
-    let store = Arc::new(NodeStore::default());
-    let mut startup = Startup::new(questions, Arc::clone(&pulse), Arc::clone(&source), Arc::clone(&store))?;
     let Some(node) = startup.identify(&options.node).await? else { return Ok(()) };
     let Some(feeding) = startup.read_nodes(&node).await? else { return Ok(()) };
     let record = store.get(&node);
     let own = Own::discover(&node, &options, &conf, &mut dataplane, record.as_deref()).await?;
     tracing::info!(node, uplink = %own.selected.uplink.name, version = env!("CARGO_PKG_VERSION"), "started");
-    let swap = Swap::new(&options, files, orders, start, &attached);
+    let swap = Swap::new(&options, files, (ordering, orders), start, &attached);
     let daemon = Daemon {
         publisher: Publisher::new(Arc::clone(&source), Arc::clone(&store), &node, &options),
         teller: Teller::new(Arc::clone(&source), &node),

@@ -28,6 +28,8 @@ pub struct Options {
     pub conflist: Option<Conflist>,
     /// Components that come before the built-in ones.
     pub backends_dir: PathBuf,
+    /// How registries are reached, and as whom.
+    pub registries: twill_oci::Access,
     /// What is kept over reboots.
     pub state_dir: PathBuf,
     /// What reboots empty.

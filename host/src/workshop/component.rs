@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use twill_sandbox::{
-    Anatomy, Artifact, CONTRACT_VERSION, Digest, LoadFailure, Loaded, MAX_COMPONENT, Refusal, Sandbox,
+    Anatomy, Artifact, CONTRACT_VERSION, Digest, LoadFailure, Loaded, MAX_COMPONENT, Refusal, Sandbox, inspect,
 };
 
 /// Longest name of a type.
@@ -55,6 +55,16 @@ impl Component {
     pub async fn load(&self, sandbox: &Sandbox) -> Result<Loaded, NoBackend> {
         let artifact = Artifact::Wasm { bytes: self.bytes.clone(), origin: self.origin.clone() };
         sandbox.load(&self.kind, artifact).await.map_err(|error| self.is_no_backend(&error.reason))
+    }
+
+    /// What can be seen of it without running it.
+    ///
+    /// # Errors
+    /// When that is enough to tell that it is no backend for this host.
+    pub fn anatomy(&self) -> Result<Anatomy, Box<NoBackend>> {
+        inspect(&self.bytes)
+            .and_then(|()| Anatomy::read(&self.bytes))
+            .map_err(|refusal| self.is_no_backend(&LoadFailure::Refused(refusal)).into())
     }
 
     /// What the host would refuse it for although it loads: a feature that it requires and the host does not have.

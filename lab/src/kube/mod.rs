@@ -9,7 +9,7 @@ mod control_plane;
 mod controllers;
 mod kubeconfig;
 mod kubectl;
-mod pki;
+pub(crate) mod pki;
 mod programs;
 mod shipped;
 

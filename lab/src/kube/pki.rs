@@ -10,19 +10,19 @@ use crate::netns::Output;
 
 /// The authority, and the folder of everything it signed.
 #[derive(Debug)]
-pub(super) struct Authority {
+pub(crate) struct Authority {
     dir: PathBuf,
 }
 
 /// A certificate and its key.
 #[derive(Debug, Clone)]
-pub(super) struct Certificate {
-    pub(super) certificate: PathBuf,
-    pub(super) key: PathBuf,
+pub(crate) struct Certificate {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 impl Authority {
-    pub(super) fn create(dir: PathBuf) -> Result<Authority> {
+    pub(crate) fn create(dir: PathBuf) -> Result<Authority> {
         fs::create_dir_all(&dir).map_err(LabError::system(format!("create {}", dir.display())))?;
         let authority = Authority { dir };
         authority.key("ca.key")?;
@@ -36,7 +36,7 @@ impl Authority {
     }
 
     /// The authority's own certificate, by which clients know the server.
-    pub(super) fn certificate(&self) -> PathBuf {
+    pub(crate) fn certificate(&self) -> PathBuf {
         self.dir.join("ca.crt")
     }
 
@@ -46,7 +46,7 @@ impl Authority {
     }
 
     /// A certificate for a server at these addresses.
-    pub(super) fn server(&self, addresses: &[IpAddr]) -> Result<Certificate> {
+    pub(crate) fn server(&self, addresses: &[IpAddr]) -> Result<Certificate> {
         let names: String = addresses.iter().map(|address| format!("IP:{address},")).collect();
         let names = format!("{names}DNS:localhost,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc");
         self.sign("server", "/CN=kube-apiserver", &format!("extendedKeyUsage=serverAuth\nsubjectAltName={names}\n"))

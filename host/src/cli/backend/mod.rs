@@ -3,6 +3,8 @@
 mod check;
 mod inspect;
 mod plan;
+mod pull;
+mod push;
 mod simulate;
 
 use std::path::PathBuf;
@@ -33,6 +35,10 @@ enum BackendCommand {
     Check(check::CheckArguments),
     /// Show what a backend would have the host put into the kernel of one node.
     Plan(plan::PlanArguments),
+    /// Put a component into a registry, and print the reference that pins it.
+    Push(push::PushArguments),
+    /// Get a component out of a registry, whole and checked, and print the reference that pins it.
+    Pull(pull::PullArguments),
     /// Find out on paper whether the pods of a whole cluster reach each other, and if not, which step fails.
     Simulate(simulate::SimulateArguments),
 }
@@ -78,6 +84,8 @@ pub(super) fn run(arguments: BackendArguments) -> Result<ExitCode, String> {
         BackendCommand::Inspect(arguments) => inspect::run(&arguments),
         BackendCommand::Check(arguments) => check::run(&arguments),
         BackendCommand::Plan(arguments) => plan::run(&arguments),
+        BackendCommand::Push(arguments) => push::run(arguments),
+        BackendCommand::Pull(arguments) => pull::run(arguments),
         BackendCommand::Simulate(arguments) => simulate::run(&arguments),
     }
 }

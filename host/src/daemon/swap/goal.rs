@@ -1,15 +1,18 @@
 //! What the files ask for: a configuration, and the components that it leads to.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use twill_oci::Pinned;
 use twill_sandbox::Digest;
 
 use super::super::attached::LoadFailure;
 use super::super::{Options, StartError};
 use crate::backend::record::{Accepted, AcceptedList};
+use crate::backend::registries::{PullError, Registries};
 use crate::backend::source::{self, Found, Places, SourceError, file_of};
 use crate::backend::store::ComponentStore;
-use crate::config::{BackendConfig, LoadError, NetConf};
+use crate::config::{BackendConfig, ComponentRef, LoadError, NetConf};
 
 /// A configuration with all its components. It is taken whole or not at all.
 #[derive(Debug, Clone)]
@@ -48,11 +51,13 @@ pub(in super::super) struct Unread {
     pub(in super::super) reason: String,
     /// What is to be followed, if that is known: a component may come later than the configuration that names it.
     pub(in super::super) watched: Option<Vec<PathBuf>>,
+    /// What has to be pulled first. Empty, if that would not help.
+    pub(in super::super) missing: Vec<Pinned>,
 }
 
 impl From<tokio::task::JoinError> for Unread {
     fn from(error: tokio::task::JoinError) -> Self {
-        Self { reason: error.to_string(), watched: None }
+        Self { reason: error.to_string(), watched: None, missing: Vec::new() }
     }
 }
 
@@ -62,6 +67,14 @@ pub(in super::super) struct Files {
     net_conf: PathBuf,
     backends_dir: PathBuf,
     store: Option<ComponentStore>,
+    pub(in super::super) registries: Registries,
+}
+
+impl GoalError {
+    /// Whether all that is missing is in a registry.
+    pub(in super::super) fn awaits_pull(&self) -> bool {
+        matches!(self, Self::Component(SourceError::NotPulled { .. }))
+    }
 }
 
 impl Files {
@@ -69,10 +82,12 @@ impl Files {
         let store = ComponentStore::open(&options.state_dir).map_err(|error| {
             tracing::warn!(%error, "components are not kept: after a restart, only what is in the files is known");
         });
+        let store = store.ok();
         Self {
             net_conf: options.net_config_path.clone(),
             backends_dir: options.backends_dir.clone(),
-            store: store.ok(),
+            registries: Registries::new(options.registries.clone(), store.clone()),
+            store,
         }
     }
 
@@ -86,8 +101,37 @@ impl Files {
     pub(in super::super) fn look(&self) -> Result<Goal, Unread> {
         self.read().map_err(|error| {
             let named = NetConf::read(&self.net_conf).ok().map(|(_, conf)| conf.backends);
-            Unread { reason: error.to_string(), watched: named.map(|backends| self.watched(&backends)) }
+            let missing = named.iter().filter(|_| error.awaits_pull()).flat_map(|backends| self.missing(backends));
+            Unread {
+                reason: error.to_string(),
+                missing: missing.collect(),
+                watched: named.as_ref().map(|backends| self.watched(backends)),
+            }
         })
+    }
+
+    /// Artifacts that are not on this node yet.
+    fn missing(&self, backends: &[BackendConfig]) -> Vec<Pinned> {
+        let missing = backends.iter().filter_map(|backend| match &backend.component {
+            Some(ComponentRef::Artifact(artifact)) => {
+                source::find(backend, self.places()).is_err().then(|| artifact.clone())
+            }
+            _ => None,
+        });
+        missing.collect()
+    }
+
+    /// Pulls what is missing for the configuration, or for another text of it.
+    pub(in super::super) async fn fetch(self: &Arc<Self>, text: Option<String>) -> Result<(), PullError> {
+        let files = Arc::clone(self);
+        let missing = tokio::task::spawn_blocking(move || {
+            let conf = match text {
+                Some(text) => NetConf::parse(&text).ok(),
+                None => NetConf::read(&files.net_conf).ok().map(|(_, conf)| conf),
+            };
+            conf.map(|conf| files.missing(&conf.backends)).unwrap_or_default()
+        });
+        self.registries.fetch(&missing.await.unwrap_or_default()).await
     }
 
     /// What another text would ask for.
@@ -111,8 +155,12 @@ impl Files {
         for instance in active {
             let named = conf.backends.iter().find(|backend| backend.kind == instance.kind);
             let component = named.and_then(|backend| backend.component.clone());
+            let mut again = self.by_digest(instance.digest)?;
+            if let Some(ComponentRef::Artifact(artifact)) = &component {
+                again.origin = artifact.to_string();
+            }
             backends.push(BackendConfig { kind: instance.kind.clone(), config: instance.config.clone(), component });
-            found.push(self.by_digest(instance.digest)?);
+            found.push(again);
         }
         conf.backends = backends;
         Ok(Goal { text: list.net_conf.clone(), conf, found })
@@ -146,7 +194,7 @@ impl Files {
 
     /// Everything whose change may change the goal.
     pub(in super::super) fn watched(&self, backends: &[BackendConfig]) -> Vec<PathBuf> {
-        let components = backends.iter().map(|backend| file_of(backend, &self.backends_dir));
+        let components = backends.iter().filter_map(|backend| file_of(backend, &self.backends_dir));
         [self.net_conf.clone()].into_iter().chain(components).collect()
     }
 

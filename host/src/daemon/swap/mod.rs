@@ -13,6 +13,7 @@
 
 mod course;
 mod drain;
+mod fetch;
 mod goal;
 mod orders;
 mod show;
@@ -35,10 +36,10 @@ use crate::config::FileWatch;
 use crate::nodes::MOST_OFFERS;
 use crate::uplink::ReversePath;
 use course::Course;
+use fetch::Fetch;
 use goal::Unread;
 pub(super) use goal::{Files, Goal};
-use start::Start;
-pub(super) use start::start;
+pub(super) use start::{Start, start};
 use trial::{Shadow, Trial, Work, load};
 
 /// What is said of a configuration that cannot be had, ...
@@ -129,10 +130,13 @@ pub(super) struct Swap {
     files: Arc<Files>,
     watch: FileWatch,
     orders: mpsc::Receiver<Order>,
+    /// For orders that have to wait for something.
+    again: mpsc::Sender<Order>,
     /// When the files are to be read.
     look: Option<Instant>,
     looked: Option<Instant>,
     reading: Option<JoinHandle<Result<Goal, Unread>>>,
+    fetch: Option<Fetch>,
     trial: Option<Trial>,
     course: Option<Course>,
     pub(super) refused: Option<Refusal>,
@@ -155,6 +159,7 @@ pub(super) enum Arrived {
     Files,
     Order(Order),
     Read(Result<Goal, Unread>),
+    Fetched(Result<(), String>),
     Loaded(Result<Vec<Attached>, String>),
     Planned(Result<Shadow, String>),
 }
@@ -162,8 +167,8 @@ pub(super) enum Arrived {
 impl Swap {
     pub(super) fn new(
         options: &Options,
-        files: Files,
-        orders: mpsc::Receiver<Order>,
+        files: Arc<Files>,
+        (again, orders): (mpsc::Sender<Order>, mpsc::Receiver<Order>),
         start: Start,
         attached: &[Attached],
     ) -> Self {
@@ -177,12 +182,14 @@ impl Swap {
             since: Instant::now(),
             accepted,
             fingerprint: goal.fingerprint(),
-            files: Arc::new(files),
+            files,
             watch,
             orders,
+            again,
             look: Some(Instant::now()),
             looked: None,
             reading: None,
+            fetch: None,
             trial: None,
             course: None,
             migrated: None,
@@ -237,10 +244,17 @@ impl Swap {
                 None => pending().await,
             }
         };
+        let fetching = async {
+            match &mut self.fetch {
+                Some(fetch) => fetch.done().await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
             () = self.watch.changed() => Arrived::Files,
             Some(order) = self.orders.recv() => Arrived::Order(order),
             read = reading => Arrived::Read(read),
+            fetched = fetching => Arrived::Fetched(fetched),
             arrived = work => arrived,
         }
     }
@@ -292,11 +306,18 @@ impl Daemon {
                 match read {
                     // Somebody wanted to know something meanwhile; it is read again after that.
                     _ if self.swap.trial.is_some() => drop(self.swap.look.get_or_insert_with(Instant::now)),
-                    Ok(goal) => self.consider(goal).await,
-                    Err(Unread { reason, watched }) => {
+                    Ok(goal) => {
+                        self.swap.fetch = None;
+                        self.consider(goal).await;
+                    }
+                    Err(Unread { reason, watched, missing }) => {
                         if let Some(watched) = watched {
                             self.swap.watch.set(watched);
                         }
+                        if !missing.is_empty() {
+                            return self.swap.fetch(missing);
+                        }
+                        self.swap.fetch = None;
                         if self.swap.refused.as_ref().is_none_or(|refused| refused.reason != reason) {
                             self.swap.refuse("", &reason, false);
                         }
@@ -304,6 +325,7 @@ impl Daemon {
                     }
                 }
             }
+            Arrived::Fetched(fetched) => self.take_fetched(fetched),
             Arrived::Loaded(loaded) => {
                 let Some(mut trial) = self.swap.trial.take() else { return };
                 let started = match loaded {

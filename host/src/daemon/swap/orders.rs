@@ -1,9 +1,11 @@
 //! What operators ask a running daemon for: to say what a change would do, and to go back.
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 
 use super::super::Daemon;
-use super::super::control::{Answer, Request};
+use super::super::control::{Answer, Order, Request};
 use super::Phase;
 use crate::backend::record::Refused;
 
@@ -17,8 +19,8 @@ impl Daemon {
         }
         match request {
             Request::DryRun { net_conf } => {
-                let goal = match net_conf {
-                    Some(text) => self.swap.files.suppose(&text),
+                let goal = match &net_conf {
+                    Some(text) => self.swap.files.suppose(text),
                     None => self.swap.files.read(),
                 };
                 match goal {
@@ -27,6 +29,7 @@ impl Daemon {
                         drop(answer.send(Answer::Refused { reason }));
                     }
                     Ok(goal) => self.begin(goal, Some(answer), None),
+                    Err(error) if error.awaits_pull() => self.pull_for(net_conf, answer),
                     Err(error) => drop(answer.send(Answer::Refused { reason: error.to_string() })),
                 }
             }
@@ -35,6 +38,18 @@ impl Daemon {
                 Err(reason) => Answer::Refused { reason },
             })),
         }
+    }
+
+    /// Pulls what a dry run needs, and begins it again then.
+    fn pull_for(&self, net_conf: Option<String>, answer: oneshot::Sender<Answer>) {
+        let (files, again) = (Arc::clone(&self.swap.files), self.swap.again.clone());
+        tokio::spawn(async move {
+            match files.fetch(net_conf.clone()).await {
+                // Whoever asked learns of a daemon that ends by itself.
+                Ok(()) => drop(again.send(Order { request: Request::DryRun { net_conf }, answer }).await),
+                Err(error) => drop(answer.send(Answer::Refused { reason: error.to_string() })),
+            }
+        });
     }
 
     /// Goes back to what was accepted before; until the files ask for something else again, they are not followed.

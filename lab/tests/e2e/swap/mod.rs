@@ -14,6 +14,7 @@ mod kinds;
 mod leaks;
 mod lists;
 mod mtu;
+mod registry;
 mod rolling;
 mod watch;
 

@@ -27,6 +27,8 @@ Usage: cargo xtask COMMAND
   test [FILTER]     builds everything and runs all tests, or those whose name contains FILTER
   lab ARGUMENTS     the lab: up, down, status, exec (`cargo xtask lab --help` says more)
   bench ARGUMENTS   measures, beside the least that the kernel allows on this machine (`cargo xtask bench --help`)
+  bench --backends [FILE...]
+                    measures components beside the bundled backends: size, compiling, loading, a thousand peers
   dist              puts what ships into target/dist
   image [rootfs]    makes the container image target/image/twill.tar, or only its content as a folder
   reference         writes docs/backends/reference.md out of wit/backend.wit
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.first().map(String::as_str) {
         Some("demo") => lab(&arguments),
         Some("lab") => lab(rest),
+        Some("bench") if rest.first().is_some_and(|first| first == "--backends") => backends(&rest[1..]),
         Some("bench") => bench(rest),
         Some("test") => setup::for_tests().and_then(|()| test::run(rest)),
         Some("dist") => setup::wasm_target().and_then(|()| dist::run()),
@@ -84,6 +87,18 @@ fn lab(arguments: &[String]) -> Outcome {
         lab.env("TWILL_IMAGE", image::of_built()?);
     }
     run::run(lab.args(arguments))
+}
+
+/// Components beside the bundled backends. The configuration is none, so they have to do without.
+fn backends(files: &[String]) -> Outcome {
+    setup::wasm_target()?;
+    build::programs()?;
+    let dir = build::target_dir().join("bench");
+    build::components(&build::BACKENDS, &dir)?;
+    let mut measure = build::program("twill");
+    measure.args(["backend", "measure"]);
+    measure.args(build::BACKENDS.iter().map(|(_, name)| dir.join(format!("{name}.wasm"))));
+    run::run(measure.args(files))
 }
 
 /// The benchmark, with the component file whose compilation it measures, and with the programs that others are measured

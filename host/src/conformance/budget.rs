@@ -4,18 +4,16 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use twill_model::{Family, Peer};
 use twill_sandbox::{CallError, Fault, Limits, PeerAnswer};
 
-use super::Kit;
-use super::good::Good;
 use super::report::{Checked, Finding};
+use super::{Kit, good};
 use crate::workshop::component::bytes;
 
 /// Operations for a thousand peers. A processor of some years ago does about so many a second; the host allows two.
 pub const MAX_FUEL: u64 = 1_000_000_000;
 /// Peers that are counted by.
-const THOUSAND: usize = 1000;
+pub(super) const THOUSAND: usize = 1000;
 /// Peers of one call, as the contract says.
 const FULL: usize = 256;
 /// Bytes that a peer may publish for a family.
@@ -23,12 +21,12 @@ const LONGEST: usize = 4096;
 
 /// A thousand peers.
 pub(super) async fn fuel(kit: &Kit<'_>) -> Checked {
-    let good = largest(kit);
+    let good = good::largest(&kit.good);
     let bench = &kit.metered;
     let node_before = bench.sandbox.counters().fuel;
     drop(bench.sandbox.plan_node(&bench.loaded, Arc::clone(&good.node)).await);
     let before = bench.sandbox.counters().fuel;
-    let answers = bench.sandbox.plan_peers(&bench.loaded, Arc::clone(&good.node), many(good, THOUSAND)).await;
+    let answers = bench.sandbox.plan_peers(&bench.loaded, Arc::clone(&good.node), good.many(THOUSAND)).await;
     let used = bench.sandbox.counters().fuel - before;
     drop(answers);
     let said = format!("{} operations for {THOUSAND} peers, {} for a node", short(used), short(before - node_before));
@@ -47,8 +45,8 @@ pub(super) async fn fuel(kit: &Kit<'_>) -> Checked {
 
 /// A full batch of peers that publish as much as they may.
 pub(super) async fn memory(kit: &Kit<'_>) -> Checked {
-    let good = largest(kit);
-    let mut peers = many(good, FULL);
+    let good = good::largest(&kit.good);
+    let mut peers = good.many(FULL);
     for family in peers.iter_mut().flat_map(|peer| &mut peer.families) {
         // Spaces behind a JSON text change nothing of what it says.
         family.published = family.published.take().map(|text| format!("{text:<LONGEST$}"));
@@ -88,32 +86,8 @@ pub(super) async fn memory(kit: &Kit<'_>) -> Checked {
     })
 }
 
-/// The ordinary cluster with the most families.
-fn largest<'a>(kit: &'a Kit<'_>) -> &'a Good {
-    let families = |good: &&Good| (good.layout.families.len(), good.layout.families.contains(&Family::V4));
-    kit.good.iter().max_by_key(families).unwrap_or(&kit.good[0])
-}
-
-/// As many peers as are wanted, each with a subnet and addresses of its own.
-fn many(good: &Good, count: usize) -> Vec<Peer> {
-    let layout = crate::workshop::cluster::Layout { nodes: count + 1, ..good.layout.clone() };
-    let peer = |at: usize| {
-        let site = crate::workshop::cluster::Site::of(&layout, at + 1);
-        let template = &good.peers[at % good.peers.len()];
-        let mut peer = Peer { name: site.name, ..template.clone() };
-        for part in &mut peer.families {
-            if let Some(own) = site.families.iter().find(|own| own.family == part.family) {
-                part.subnets = vec![own.subnet];
-                part.public = own.public;
-            }
-        }
-        peer
-    };
-    (0..count).map(peer).collect()
-}
-
 /// A large number for people.
-fn short(number: u64) -> String {
+pub(super) fn short(number: u64) -> String {
     match number {
         0..=9_999 => number.to_string(),
         10_000..=9_999_999 => format!("{} thousand", number / 1_000),

@@ -38,6 +38,24 @@ impl Good {
         at.and_then(|at| self.segments.get(at)).is_some_and(|segment| *segment == self.site.segment)
     }
 
+    /// As many peers as are wanted, each with a subnet and addresses of its own.
+    pub(super) fn many(&self, count: usize) -> Vec<Peer> {
+        let layout = Layout { nodes: count + 1, ..self.layout.clone() };
+        let peer = |at: usize| {
+            let site = Site::of(&layout, at + 1);
+            let template = &self.peers[at % self.peers.len()];
+            let mut peer = Peer { name: site.name, ..template.clone() };
+            for part in &mut peer.families {
+                if let Some(own) = site.families.iter().find(|own| own.family == part.family) {
+                    part.subnets = vec![own.subnet];
+                    part.public = own.public;
+                }
+            }
+            peer
+        };
+        (0..count).map(peer).collect()
+    }
+
     /// The input of a question about one peer.
     pub(super) fn input(&self, peer: &Peer) -> Value {
         json!({ "node": *self.node, "peer": peer })
@@ -112,6 +130,12 @@ async fn cluster(bench: &Bench, layout: &Layout) -> Result<Result<Good, (Node, S
         segments,
         peers,
     }))
+}
+
+/// The cluster with the most families.
+pub(super) fn largest(good: &[Good]) -> &Good {
+    let families = |good: &&Good| (good.layout.families.len(), good.layout.families.contains(&Family::V4));
+    good.iter().max_by_key(families).unwrap_or(&good[0])
 }
 
 /// What was found good, in words.

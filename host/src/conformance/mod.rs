@@ -20,6 +20,7 @@ mod dice;
 mod golden;
 mod good;
 mod hostile;
+mod measure;
 mod ordinary;
 mod purity;
 mod report;
@@ -32,6 +33,7 @@ use twill_sandbox::{Metering, Options, Sandbox, SetupError, Surroundings};
 
 pub use budget::MAX_FUEL;
 pub use golden::GoldenError;
+pub use measure::{Comparison, MeasureError, Measured};
 pub use report::{Check, Finding, Outcome, Report};
 
 use crate::workshop::bench::Bench;

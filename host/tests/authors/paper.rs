@@ -116,3 +116,26 @@ fn sizes_have_bounds() {
     assert_eq!(ran.code, Some(1));
     assert!(ran.err.contains("expected v4, v6, or v4,v6"), "{}", ran.err);
 }
+
+#[test]
+fn backends_side_by_side() {
+    let (vxlan, host_gw) = (component("vxlan"), component("host-gw"));
+    let measure = || twill(&["measure", &vxlan, &host_gw, "--output", "json"]).json();
+    let (one, two) = (measure(), measure());
+    for (at, file) in [&vxlan, &host_gw].into_iter().enumerate() {
+        let measured = &one[at];
+        assert_eq!(measured["component"], **file);
+        assert_eq!(measured["size"], fs::metadata(file).unwrap().len());
+        for figure in ["compile_ms", "load_ms", "node_ms", "thousand_peers_ms"] {
+            assert!(measured[figure].as_f64().unwrap() > 0.0, "{figure}: {measured:#}");
+        }
+        let fuel = measured["thousand_peers_fuel"].as_u64().unwrap();
+        assert!(fuel > 1_000_000, "{measured:#}");
+        assert_eq!(two[at]["thousand_peers_fuel"], fuel, "the same each time");
+    }
+    let ran = twill(&["measure", &vxlan, &component("mute")]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.err.contains("mute.wasm was asked to describe itself: "), "{}", ran.err);
+    let ran = twill(&["measure", &component("wrong"), "--config", r#"{"Wrong": "refuses"}"#]);
+    assert!(ran.err.contains("wrong.wasm cannot be measured: the backend cannot work on this node: "), "{}", ran.err);
+}

@@ -2,6 +2,7 @@
 
 mod check;
 mod inspect;
+mod measure;
 mod plan;
 mod pull;
 mod push;
@@ -33,6 +34,8 @@ enum BackendCommand {
     Inspect(inspect::InspectArguments),
     /// Try out on a backend what the contract promises about every backend.
     Check(check::CheckArguments),
+    /// Measure backends side by side: size, compiling, loading, planning a thousand peers.
+    Measure(measure::MeasureArguments),
     /// Show what a backend would have the host put into the kernel of one node.
     Plan(plan::PlanArguments),
     /// Put a component into a registry, and print the reference that pins it.
@@ -83,6 +86,7 @@ pub(super) fn run(arguments: BackendArguments) -> Result<ExitCode, String> {
     match arguments.command {
         BackendCommand::Inspect(arguments) => inspect::run(&arguments),
         BackendCommand::Check(arguments) => check::run(&arguments),
+        BackendCommand::Measure(arguments) => measure::run(&arguments),
         BackendCommand::Plan(arguments) => plan::run(&arguments),
         BackendCommand::Push(arguments) => push::run(arguments),
         BackendCommand::Pull(arguments) => pull::run(arguments),
@@ -95,15 +99,8 @@ impl Subject {
         Component::read(&self.file).map_err(|error| error.to_string())
     }
 
-    /// Shows an answer.
     fn show(&self, answer: &(impl Serialize + std::fmt::Display)) -> Result<(), String> {
-        match self.output {
-            PlanFormat::Text => print(&answer.to_string()),
-            PlanFormat::Json => {
-                let text = serde_json::to_string_pretty(answer).map_err(|e| format!("writing the answer: {e}"))?;
-                print(&(text + "\n"))
-            }
-        }
+        present(self.output, answer)
     }
 
     /// Says that the file is no backend: for programs on stdout, for people on stderr.
@@ -113,6 +110,17 @@ impl Subject {
             PlanFormat::Json => self.show(why)?,
         }
         Ok(ExitCode::from(REFUSED))
+    }
+}
+
+/// Shows an answer.
+fn present(output: PlanFormat, answer: &(impl Serialize + std::fmt::Display)) -> Result<(), String> {
+    match output {
+        PlanFormat::Text => print(&answer.to_string()),
+        PlanFormat::Json => {
+            let text = serde_json::to_string_pretty(answer).map_err(|e| format!("writing the answer: {e}"))?;
+            print(&(text + "\n"))
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod fuzz;
 mod helm;
 mod image;
 mod kube;
+mod languages;
 mod reference;
 mod registry;
 mod run;
@@ -34,6 +35,7 @@ Usage: cargo xtask COMMAND
   reference         writes docs/backends/reference.md out of wit/backend.wit
   fuzz [TARGET] [--seconds 60]
                     looks for inputs that break what is promised about hostile input, each kind for so long
+  languages         one backend in Rust, C, JavaScript and Python side by side: size, and what it costs
   tidy              checks the rules for the tree that no other tool knows
 
 Each does the set-up that it needs: the Rust target wasm32-wasip2, and on Debian as root the programs that a lab calls.
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Some("image") => setup::wasm_target().and_then(|()| image::run_with(rest)),
         Some("reference") => reference::run(),
         Some("fuzz") => fuzz::run_with(rest),
+        Some("languages") => setup::wasm_target().and_then(|()| languages::side_by_side()),
         Some("tidy") => tidy::run(),
         Some("help" | "--help" | "-h") => {
             println!("{USAGE}");

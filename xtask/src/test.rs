@@ -9,6 +9,7 @@ use crate::build::{self, host_target, with_lab_environment};
 use crate::helm;
 use crate::image;
 use crate::kube;
+use crate::languages;
 use crate::registry;
 use crate::run::{self, Outcome, cargo, command, output};
 
@@ -33,6 +34,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let mut test = with_lab_environment(cargo());
     test.args(["test", "--release", "--workspace", "--no-fail-fast"]).args(arguments);
     test.env("TWILL_GUESTS", guests).envs(kube::programs(kube::Extent::Everything));
+    test.env("TWILL_LANGUAGES", languages::components()?);
     if let Some(helm) = helm::find_or_fetch() {
         test.env("TWILL_HELM", helm);
     }

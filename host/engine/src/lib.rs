@@ -71,7 +71,8 @@ pub fn runtime_for(metering: Metering) -> Result<Engine> {
 }
 
 /// Everything a guest does not need is off: what is not there cannot be attacked, and results are the same on every
-/// machine (no relaxed SIMD, canonical NaN).
+/// machine (no relaxed SIMD, canonical NaN). More than one memory is for the code between the components that a component may
+/// consist of, which copies from one's memory to the other's: what scripting languages make has such parts.
 fn settings(metering: Metering) -> Config {
     let mut config = Config::new();
     config
@@ -83,7 +84,7 @@ fn settings(metering: Metering) -> Config {
         .wasm_component_model(true)
         .wasm_simd(false)
         .wasm_relaxed_simd(false)
-        .wasm_multi_memory(false)
+        .wasm_multi_memory(true)
         .wasm_memory64(false)
         .wasm_tail_call(false);
     config

@@ -16,6 +16,7 @@ mod incremental;
 mod ipam;
 mod kernel_state;
 mod lab;
+mod languages;
 mod mixed;
 mod plugin_status;
 mod reachability;

@@ -11,8 +11,12 @@ use std::process::{Command, exit};
 use sha2::{Digest, Sha256};
 
 /// Type of backend and the package that makes it.
-const BUNDLED: &[(&str, &str)] =
-    &[("vxlan", "backend-vxlan"), ("host-gw", "backend-host-gw"), ("ipip", "backend-ipip")];
+const BUNDLED: &[(&str, &str)] = &[
+    ("vxlan", "backend-vxlan"),
+    ("host-gw", "backend-host-gw"),
+    ("ipip", "backend-ipip"),
+    ("wireguard", "backend-wireguard"),
+];
 const TARGET: &str = "wasm32-wasip2";
 
 fn main() {

@@ -3,7 +3,7 @@
 //! A peer is planned by the first backend that can receive it and does not answer `unreachable`. Every plan passes the
 //! policy here, so nothing that leaves this module can do harm.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use twill_model::{Family, Intent, Link, LinkKind, Node, NodePlan, Peer, PeerFamily, Verdict};
@@ -289,6 +289,49 @@ pub async fn plan_peers(sandbox: &Sandbox, planners: &[Planner], questions: Vec<
         (question, outcome)
     };
     outcomes.into_iter().map(settle).collect()
+}
+
+/// What a peer needs to be heard by one more backend than the one that carries it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reception {
+    /// The backend that hears it.
+    pub backend: BackendId,
+    /// The peers of its WireGuard links.
+    pub intents: Vec<Intent>,
+}
+
+/// Asks backends that only hear whom they know for everybody who may send through them. A vxlan link takes packets from any
+/// peer; a WireGuard link takes them from peers that it has. So who can be reached that way has to be known there before it
+/// is sent to, and as long as it may send.
+pub async fn receptions(
+    sandbox: &Sandbox,
+    planners: &[Planner],
+    outcomes: &[(Question, Outcome)],
+) -> HashMap<String, Vec<Reception>> {
+    let mut receptions: HashMap<String, Vec<Reception>> = HashMap::new();
+    for planner in planners.iter().filter(|planner| planner.plan.links.iter().any(is_wireguard)) {
+        let is_carried = |outcome: &Outcome| match outcome {
+            Outcome::Planned { backend, .. } | Outcome::Partial { backend, .. } => *backend == planner.id,
+            _ => false,
+        };
+        let others = outcomes.iter().filter(|(_, outcome)| !is_carried(outcome));
+        let batch: Vec<Peer> = others.filter_map(|(question, _)| question.for_planner(planner)).collect();
+        if batch.is_empty() {
+            continue;
+        }
+        match sandbox.plan_peers(&planner.loaded, Arc::clone(&planner.node), batch.clone()).await {
+            Ok(answers) => {
+                for (peer, answer) in batch.into_iter().zip(answers) {
+                    if let Outcome::Planned { backend, mut intents } = judge(answer, &peer, planner) {
+                        intents.retain(|intent| matches!(intent, Intent::WireguardPeer { .. }));
+                        receptions.entry(peer.name).or_default().push(Reception { backend, intents });
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(backend = %planner.id.kind, "asking who may send through it: {error}"),
+        }
+    }
+    receptions
 }
 
 /// Asks a new backend for those that cannot receive by it yet, as if they could already. Returns what went wrong: so a

@@ -9,6 +9,7 @@ use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use twill_model::SecretKey;
 use twill_sandbox::Digest;
 
 use crate::nodes::atomic_file::{Attributes, make_folders, replace};
@@ -52,6 +53,9 @@ pub struct AcceptedInstance {
     pub kind: String,
     /// Its object in net-conf.json as JSON text.
     pub config: String,
+    /// Its secret, which `config` does not have.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "secret")]
+    pub psk: Option<SecretKey>,
     /// Its component.
     #[serde(with = "digest")]
     pub digest: Digest,
@@ -124,6 +128,22 @@ fn decode(bytes: &[u8]) -> Result<Accepted, String> {
     serde_json::from_slice(bytes).map_err(damaged)
 }
 
+/// A secret as text: only for this file, which nobody else can read.
+mod secret {
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::{Serialize, Serializer};
+    use twill_model::SecretKey;
+
+    pub(super) fn serialize<S: Serializer>(secret: &Option<SecretKey>, serializer: S) -> Result<S::Ok, S::Error> {
+        secret.as_ref().map(SecretKey::reveal).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretKey>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+    }
+}
+
 /// A digest as text.
 mod digest {
     use serde::de::{Deserialize, Deserializer, Error};
@@ -146,10 +166,11 @@ mod tests {
     use super::*;
 
     fn accepted() -> Accepted {
-        let instance = |instance, kind: &str, retiring| AcceptedInstance {
+        let instance = |instance, kind: &str, retiring: bool| AcceptedInstance {
             instance,
             kind: kind.into(),
             config: format!(r#"{{"Type":"{kind}"}}"#),
+            psk: retiring.then(|| SecretKey::new([7; 32])),
             digest: Digest::of(kind.as_bytes()),
             origin: "built-in".into(),
             retiring,

@@ -218,7 +218,7 @@ mod tests {
         }
 
         fn find(&self, kind: &str, component: Option<ComponentRef>) -> Result<Found, String> {
-            let config = BackendConfig { kind: kind.into(), config: "{}".into(), component };
+            let config = BackendConfig { kind: kind.into(), config: "{}".into(), component, psk: None };
             let backends_dir = &self.dir.path().join("backends");
             find(&config, Places { backends_dir, store: Some(&self.store) }).map_err(|error| error.to_string())
         }
@@ -303,8 +303,8 @@ mod tests {
         assert_eq!(
             f.find("vxlam", None).unwrap_err(),
             format!(
-                "unknown backend type \"vxlam\": there is no {} and the built-in ones are vxlan, host-gw, ipip; correct \
-                 Backend.Type in net-conf.json, or put the component there",
+                "unknown backend type \"vxlam\": there is no {} and the built-in ones are vxlan, host-gw, ipip, wireguard; \
+                 correct Backend.Type in net-conf.json, or put the component there",
                 f.file("vxlam.wasm").display()
             )
         );

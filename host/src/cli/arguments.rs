@@ -15,6 +15,7 @@ use super::ipam::IpamArguments;
 use super::places::PlacesArguments;
 use super::registry::RegistryArguments;
 use crate::daemon::{BridgeCheck, FirewallOptions, NodeIdentity, NodesFrom, Options};
+use crate::keys::KeyFiles;
 use crate::lease::Conflist;
 use crate::nodes::{Access, AnnotationKeys, PrefixError};
 use crate::uplink::Selectors;
@@ -204,6 +205,10 @@ pub(super) struct RunArguments {
     /// What is kept over reboots: compiled components, and which backends are in force.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/twill", help_heading = "Files")]
     state_dir: PathBuf,
+    /// This node's WireGuard key, made there if it is not. Without it: flannel's /run/flannel/wgkey if that is there, else
+    /// wireguard.key in the state directory.
+    #[arg(long, value_name = "FILE", env = "WIREGUARD_KEY_FILE", help_heading = "Files")]
+    wireguard_key_file: Option<PathBuf>,
     /// What reboots should empty: sockets for operators, notes of what in the kernel is ours.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR, help_heading = "Files")]
     run_dir: PathBuf,
@@ -293,6 +298,7 @@ impl RunArguments {
             subnet_file: self.subnet_file,
             conflist: self.cni_conf.map(|source| Conflist { source, file: self.cni_conf_file }),
             backends_dir: self.backends_dir,
+            key_files: KeyFiles::new(self.wireguard_key_file, &self.state_dir),
             registries: self.registries.access(false),
             state_dir: self.state_dir,
             places: self.places.places(self.run_dir.clone()),

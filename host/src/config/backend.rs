@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use twill_model::SecretKey;
 use twill_oci::{Pinned, Reference};
 use twill_sandbox::Digest;
 
@@ -23,6 +24,8 @@ pub struct BackendConfig {
     pub config: String,
     /// Its component, if the operator names one.
     pub component: Option<ComponentRef>,
+    /// What its WireGuard peers have in common beside their keys. No component ever sees it.
+    pub psk: Option<SecretKey>,
 }
 
 /// What the operator says about where a component is.
@@ -49,7 +52,7 @@ const REFERENCES: &str = "\"file:\" and an absolute path, the same with \"@sha25
 impl BackendConfig {
     /// What a configuration without `Backend` means.
     pub(super) fn vxlan() -> Self {
-        Self { kind: "vxlan".into(), config: r#"{"Type":"vxlan"}"#.into(), component: None }
+        Self { kind: "vxlan".into(), config: r#"{"Type":"vxlan"}"#.into(), component: None, psk: None }
     }
 
     /// Reads the object found under `key`.
@@ -76,7 +79,14 @@ impl BackendConfig {
                 Some(reference.ok_or_else(|| value(".Component", given, REFERENCES))?)
             }
         };
-        Ok(Self { kind, config: serde_json::to_string(&object.flattened(&HIDDEN)).unwrap_or_default(), component })
+        let psk = match object.member("PSK") {
+            None => None,
+            Some(Json::Text(none)) if none.is_empty() => None,
+            Some(Json::Text(text)) => Some(text.parse().map_err(|_| ConfigError::Psk { key: key.to_owned() })?),
+            Some(_) => return Err(ConfigError::Psk { key: key.to_owned() }),
+        };
+        let config = serde_json::to_string(&object.flattened(&HIDDEN)).unwrap_or_default();
+        Ok(Self { kind, config, component, psk })
     }
 }
 
@@ -156,9 +166,22 @@ mod tests {
     #[test]
     fn the_component_gets_its_object_without_secrets() {
         let backend =
-            read(r#"{ "Type": "WireGuard", "psk":"c2VjcmV0", "Mode":"auto", "mode":"ipv4", "Component":"file:/a" }"#)
+            read(r#"{ "Type": "WireGuard", "psk":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "Mode":"auto", "mode":"ipv4", "Component":"file:/a" }"#)
                 .unwrap();
         assert_eq!(backend.config, r#"{"Type":"WireGuard","mode":"ipv4"}"#);
+        assert_eq!(backend.psk, Some(SecretKey::new(std::array::from_fn(|n| n as u8))));
+        assert!(!format!("{backend:?}").contains("AAEC"));
+        assert_eq!(read(r#"{"Type":"wireguard","PSK":""}"#).unwrap().psk, None);
+    }
+
+    #[test]
+    fn a_wrong_secret_is_not_repeated() {
+        for bad in [r#""c2VjcmV0""#, "5", r#""AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8""#, "[]", r#""hunter2""#] {
+            assert_eq!(
+                read(&format!(r#"{{"Type":"wireguard","PSK":{bad}}}"#)).unwrap_err(),
+                "Backend.PSK is not a WireGuard key (its value is not shown): 32 bytes in base64, as `wg genpsk` prints them"
+            );
+        }
     }
 
     #[test]

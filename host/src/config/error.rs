@@ -103,6 +103,14 @@ pub enum ConfigError {
         /// The name as it was written.
         value: String,
     },
+    /// A secret that is none. Its value is not repeated.
+    #[error(
+        "{key}.PSK is not a WireGuard key (its value is not shown): 32 bytes in base64, as `wg genpsk` prints them"
+    )]
+    Psk {
+        /// Which object.
+        key: String,
+    },
     /// The same type twice.
     #[error("Backends names {kind:?} twice: each type can be attached once")]
     SameType {

@@ -157,7 +157,13 @@ impl Attached {
 
     /// Whether it is this component with this configuration.
     pub(super) fn is(&self, config: &BackendConfig, digest: &Digest) -> bool {
-        (&self.config.kind, &self.config.config) == (&config.kind, &config.config) && self.loaded.digest() == digest
+        let of = |config: &BackendConfig| (config.kind.clone(), config.config.clone(), config.psk.clone());
+        of(&self.config) == of(config) && self.loaded.digest() == digest
+    }
+
+    /// Whether it cannot do without the node's WireGuard key.
+    pub(super) fn needs_key(&self) -> bool {
+        self.loaded.descriptor().requires.iter().any(|feature| feature == "link.wireguard")
     }
 
     /// What it and its peers must agree about; none before it has a plan.
@@ -239,7 +245,7 @@ mod tests {
     #[tokio::test]
     async fn facts_that_come_back_end_a_failure() {
         let sandbox = Sandbox::new(twill_sandbox::Options::default()).unwrap();
-        let config = BackendConfig { kind: "vxlan".into(), config: "{}".into(), component: None };
+        let config = BackendConfig { kind: "vxlan".into(), config: "{}".into(), component: None, psk: None };
         let places = Places { backends_dir: std::path::Path::new("/nowhere"), store: None };
         let found = source::find(&config, places).unwrap();
         let mut attached = Attached::load(&sandbox, &config, 1, found).await.unwrap();

@@ -7,6 +7,7 @@
 mod attached;
 mod blackhole;
 pub mod control;
+mod families;
 mod fault;
 mod firewall;
 mod options;
@@ -176,7 +177,8 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     let Some(node) = startup.identify(&options.node).await? else { return Ok(()) };
     let Some(feeding) = startup.read_nodes(&node).await? else { return Ok(()) };
     let record = store.get(&node);
-    let own = Own::discover(&node, &options, &conf, &mut dataplane, record.as_deref()).await?;
+    let mut own = Own::discover(&node, &options, &conf, &mut dataplane, record.as_deref()).await?;
+    own.provide_key(&attached, &options.key_files, &mut dataplane).await.map_err(StartError::Own)?;
     tracing::info!(node, uplink = %own.selected.uplink.name, version = env!("CARGO_PKG_VERSION"), "started");
     let swap = Swap::new(&options, files, (ordering, orders), start, &attached);
     let daemon = Daemon {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::FirewallOptions;
+use crate::keys::KeyFiles;
 use crate::lease::Conflist;
 use crate::nodes::{Access, AnnotationKeys};
 use crate::pool::Places;
@@ -34,6 +35,8 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// What reboots empty.
     pub run_dir: PathBuf,
+    /// Where this node's WireGuard key is.
+    pub key_files: KeyFiles,
     /// How to choose the uplink.
     pub selectors: Selectors,
     /// Which firewall rules to keep.

@@ -14,6 +14,7 @@ use crate::backend::planning::BackendId;
 use crate::config::NetConf;
 use crate::dataplane::Dataplane;
 use crate::intent::wanted::Owner;
+use crate::keys::{KeyFiles, KeyPair};
 use crate::lease::{self, BadAddress, Lease, public_overrides};
 use crate::nodes::{AnnotationKeys, NodeRecord, Offer, own_offers};
 use crate::uplink::{self, Selected, Selectors, UplinkError};
@@ -39,6 +40,8 @@ pub(super) struct Own {
     existing_links: Vec<ExistingLink>,
     /// What the own Node offered when the daemon started.
     published: Option<Vec<Offer>>,
+    /// Its WireGuard key, once a backend needs one.
+    key: Option<KeyPair>,
     /// Subnets of nodes whose newest record is of no use.
     unusable: HashMap<String, Vec<IpNet>>,
 }
@@ -71,6 +74,7 @@ impl Own {
             waiting: Some(format!("there is no Node {name} yet: waiting for the kubelet or you to make it")),
             existing_links,
             published: None,
+            key: None,
             unusable: HashMap::new(),
         })
     }
@@ -100,9 +104,28 @@ impl Own {
             link_prefix: LINK_PREFIX.to_owned(),
             existing_links: self.existing_links.clone(),
             seed: lease::seed(&self.name, kind),
-            wireguard_key: None,
+            wireguard_key: self.key.as_ref().filter(|_| attached.needs_key()).map(KeyPair::public),
             features: attached.features.names().to_vec(),
         })
+    }
+
+    /// Finds or makes the node's WireGuard key, if one of these backends needs one.
+    ///
+    /// # Errors
+    /// When there is none to be had.
+    pub(super) async fn provide_key(
+        &mut self,
+        backends: &[Attached],
+        files: &KeyFiles,
+        dataplane: &mut Dataplane,
+    ) -> Result<(), String> {
+        if self.key.is_none() && backends.iter().any(Attached::needs_key) {
+            let in_kernel = dataplane.wireguard_key(LINK_PREFIX).await.map_err(|error| error.to_string())?;
+            let pair = files.provide(in_kernel.as_ref()).map_err(|error| error.to_string())?;
+            tracing::info!(public = %pair.public(), "this node's WireGuard key");
+            self.key = Some(pair);
+        }
+        Ok(())
     }
 
     /// Takes in the node's newest record. A record that gives no lease leaves the last one.
@@ -261,6 +284,8 @@ impl Daemon {
         let before = self.dataplane.interfaces().clone();
         let plans: Vec<(BackendId, Arc<NodePlan>)> =
             self.attached.iter().filter_map(|a| Some((a.id.clone(), a.plan.clone()?))).collect();
+        let secrets = self.attached.iter().filter_map(|a| Some((a.id.instance, a.config.psk.clone()?))).collect();
+        self.dataplane.set_keys(self.own.key.as_ref().map(KeyPair::private), secrets);
         let errors = match self.dataplane.ensure(&plans, &self.own.selected.uplink).await {
             Ok(errors) => errors,
             Err(error) => {

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use twill_model::{Family, Intent, Link, Mac, Node, NodePlan};
+use twill_model::{Family, Intent, Link, Mac, Node, NodePlan, PublicKey};
 use twill_netlink::Key;
 
 use super::attached::{Attached, Role};
+use super::families::of_families;
 use super::status::{PeerState, Plans};
 use super::{Daemon, StartError};
-use crate::backend::planning::{BackendId, NodeError, Outcome, Planner, Question, plan_node, plan_peers};
+use crate::backend::planning::{
+    BackendId, NodeError, Outcome, Planner, Question, Reception, plan_node, plan_peers, receptions,
+};
 use crate::dataplane::Tenant;
 use crate::intent::policy::Holder;
 use crate::intent::wanted::{Owner, Plan, Wanted};
@@ -32,7 +35,7 @@ pub(super) enum Job {
     /// Asked a backend for the node's plan.
     Node { instance: u32, facts: Arc<Node>, result: Result<NodePlan, NodeError> },
     /// Asked the backends for peers.
-    Peers { generation: u64, outcomes: Vec<(Question, Outcome)> },
+    Peers { generation: u64, outcomes: Vec<(Question, Outcome)>, receptions: HashMap<String, Vec<Reception>> },
 }
 
 /// What is known of one peer.
@@ -64,6 +67,8 @@ pub(super) struct Peering {
     pub(super) plans: Plans,
     /// Every peer was asked about once.
     pub(super) settled: bool,
+    /// The last generation of which every peer was asked about.
+    pub(super) planned: Option<u64>,
 }
 
 impl Peering {
@@ -249,11 +254,15 @@ impl Daemon {
         let peers = self.next_peers().await;
         if peers.is_empty() {
             self.peering.settled |= self.peering.dirty.is_empty() && self.store.is_synced();
+            self.peering.planned = Some(self.peering.generation).filter(|_| self.peering.dirty.is_empty());
             return;
         }
         let (sandbox, generation) = (self.sandbox.clone(), self.peering.generation);
+        let hearing: Vec<Planner> = self.attached.iter().filter_map(Attached::planner).collect();
         self.job = Some(tokio::spawn(async move {
-            Job::Peers { generation, outcomes: plan_peers(&sandbox, &planners, peers).await }
+            let outcomes = plan_peers(&sandbox, &planners, peers).await;
+            let receptions = receptions(&sandbox, &hearing, &outcomes).await;
+            Job::Peers { generation, outcomes, receptions }
         }));
     }
 
@@ -318,11 +327,12 @@ impl Daemon {
                 }
                 self.complain("planning this node", error.to_string());
             }
-            Job::Peers { generation, mut outcomes } => {
+            Job::Peers { generation, mut outcomes, mut receptions } => {
                 // Two that claim the same address: whoever has it in the kernel keeps it.
                 outcomes.sort_by_key(|(_, outcome)| !self.is_in_place(outcome));
                 for (peer, outcome) in outcomes {
-                    self.absorb_outcome(generation, peer, outcome);
+                    let heard = receptions.remove(&peer.name).unwrap_or_default();
+                    self.absorb_outcome(generation, peer, outcome, heard);
                 }
             }
         }
@@ -332,7 +342,7 @@ impl Daemon {
     async fn absorb_node_plan(&mut self, instance: u32, facts: Arc<Node>, plan: NodePlan) {
         let Some(attached) = self.attached.iter_mut().find(|a| a.id.instance == instance) else { return };
         let owner = Owner::Node(instance);
-        let intents = Plan { backend: attached.id.clone(), intents: plan.intents.clone() };
+        let intents = Plan { backend: attached.id.clone(), intents: plan.intents.clone(), receptions: Vec::new() };
         attached.accept(facts, plan);
         self.ensure_links().await;
         if self.peering.wanted.accept(&owner, intents, &HashSet::new()).is_ok() {
@@ -358,13 +368,19 @@ impl Daemon {
                 self.dataplane.table().seen(&Key::Forwarding { link: *link, mac, remote }).is_some()
             })
         };
+        let has = |link: &String, key: PublicKey| {
+            links
+                .get(&(backend.instance, link.clone()))
+                .is_some_and(|link| self.dataplane.table().seen(&Key::WireguardPeer { link: *link, key }).is_some())
+        };
         intents.iter().all(|intent| match intent {
             Intent::Forwarding { link, mac, remote } => seen(link, *mac, *remote),
+            Intent::WireguardPeer { link, public_key, .. } => has(link, *public_key),
             _ => true,
         })
     }
 
-    fn absorb_outcome(&mut self, generation: u64, peer: Question, outcome: Outcome) {
+    fn absorb_outcome(&mut self, generation: u64, peer: Question, outcome: Outcome, receptions: Vec<Reception>) {
         let Some(record) = self.peers.get(&peer.name) else { return };
         let slot = self.peering.slots.entry(peer.name.clone()).or_default();
         if Question::about(record, &slot.on_link) != peer {
@@ -374,13 +390,16 @@ impl Daemon {
         let name = peer.name.clone();
         slot.asked = Some((generation, peer));
         match outcome {
-            Outcome::Planned { backend, intents } => self.accept_plan(&name, backend, intents, Vec::new(), None),
+            Outcome::Planned { backend, intents } => {
+                let plan = Plan { backend, intents, receptions };
+                self.accept_plan(&name, plan, Vec::new(), None);
+            }
             Outcome::Partial { backend, mut intents, missing, why } => {
                 let last = self.peering.wanted.plan(&Owner::Peer(name.clone()));
                 let kept: Vec<Intent> = last.iter().flat_map(|plan| of_families(&plan.intents, &missing)).collect();
                 intents.extend(kept);
                 let trouble = trouble(*why);
-                self.accept_plan(&name, backend, intents, missing, trouble);
+                self.accept_plan(&name, Plan { backend, intents, receptions }, missing, trouble);
             }
             other => {
                 let failed = matches!(other, Outcome::Failed(..));
@@ -403,18 +422,11 @@ impl Daemon {
         self.peering.plans.count(trouble);
     }
 
-    fn accept_plan(
-        &mut self,
-        name: &str,
-        backend: BackendId,
-        intents: Vec<Intent>,
-        missing: Vec<Family>,
-        trouble: Option<(PeerState, String)>,
-    ) {
+    fn accept_plan(&mut self, name: &str, plan: Plan, missing: Vec<Family>, trouble: Option<(PeerState, String)>) {
         let owner = Owner::Peer(name.to_owned());
         let own: HashSet<Mac> = self.attached.iter().flat_map(|a| a.macs()).collect();
         let mut trouble = trouble;
-        match self.peering.wanted.accept(&owner, Plan { backend, intents }, &own) {
+        match self.peering.wanted.accept(&owner, plan, &own) {
             Ok(released) => {
                 if released {
                     self.peering.retry_rejected();
@@ -452,53 +464,5 @@ fn trouble(outcome: Outcome) -> Option<(PeerState, String)> {
         Outcome::Invalid(reason) => Some((PeerState::Invalid, reason)),
         Outcome::Rejected(_, reason) => Some((PeerState::Rejected, reason)),
         Outcome::Failed(_, reason) => Some((PeerState::Failed, reason)),
-    }
-}
-
-/// The intents that serve some families: routes and neighbours by their addresses, FDB entries by the neighbour that
-/// they belong to, or else by where they lead. A WireGuard peer may serve both, and is taken apart.
-fn of_families(intents: &[Intent], families: &[Family]) -> Vec<Intent> {
-    let neighbor_of = |station: &Mac, on: &str| {
-        intents.iter().find_map(|intent| match intent {
-            Intent::Neighbor { link, address, mac } if mac == station && link == on => Some(Family::of(address)),
-            _ => None,
-        })
-    };
-    let family = |intent: &Intent| match intent {
-        Intent::Route(route) => Some(Family::of_net(&route.destination)),
-        Intent::Neighbor { address, .. } => Some(Family::of(address)),
-        Intent::Forwarding { link, mac, remote } => Some(neighbor_of(mac, link).unwrap_or_else(|| Family::of(remote))),
-        Intent::WireguardPeer { .. } | Intent::Unsupported(_) => None,
-    };
-    let part = |intent: &Intent| match intent {
-        Intent::WireguardPeer { link, public_key, endpoint, allowed, keepalive } => {
-            let served = |net: &&IpNet| families.contains(&Family::of_net(net));
-            let allowed: Vec<IpNet> = allowed.iter().filter(served).copied().collect();
-            let (link, public_key, endpoint, keepalive) = (link.clone(), *public_key, *endpoint, *keepalive);
-            let kept = Intent::WireguardPeer { link, public_key, endpoint, allowed: allowed.clone(), keepalive };
-            (!allowed.is_empty()).then_some(kept)
-        }
-        other => family(other).filter(|family| families.contains(family)).map(|_| other.clone()),
-    };
-    intents.iter().filter_map(part).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn intents_of_one_family() {
-        let link = "flannel-v6.1".to_owned();
-        let mac = Mac([2, 0, 0, 0, 0, 6]);
-        let six = vec![
-            Intent::Neighbor { link: link.clone(), address: "fd00::1".parse().unwrap(), mac },
-            Intent::Forwarding { link, mac, remote: "192.0.2.1".parse().unwrap() },
-        ];
-        let four =
-            Intent::Neighbor { link: "flannel.1".into(), address: "10.244.1.0".parse().unwrap(), mac: Mac([2; 6]) };
-        let all: Vec<Intent> = six.iter().cloned().chain([four.clone()]).collect();
-        assert_eq!(of_families(&all, &[Family::V6]), six);
-        assert_eq!(of_families(&all, &[Family::V4]), [four]);
     }
 }

@@ -265,7 +265,7 @@ impl Daemon {
     /// Everything by which this node can be reached now, as text; none before anything works.
     pub(super) fn announcement(&self) -> Option<String> {
         let mut backends: Vec<Announced> = Vec::new();
-        let working = self.attached.iter().filter(|a| a.role.is_offered() && a.trouble().is_none());
+        let working = self.attached.iter().filter(|a| a.role.is_offered() && a.trouble().is_none() && !self.is_deaf(a));
         for attached in working {
             let (Some(plan), Some(wire)) = (&attached.plan, attached.wire()) else { continue };
             let sends = self.peering.wanted.carries(attached.id.instance) > 0;
@@ -282,6 +282,18 @@ impl Daemon {
         }
         let announcement = Announcement { revision: self.revision(), backends };
         if announcement.backends.is_empty() { None } else { serde_json::to_string(&announcement).ok() }
+    }
+
+    /// Whether a new backend does not know yet from whom it may hear.
+    fn is_deaf(&self, attached: &Attached) -> bool {
+        let all_known =
+            self.peering.planned == Some(self.peering.generation) && self.dataplane.table().is_idle(Instant::now());
+        attached.role == Role::Candidate && attached.needs_key() && !all_known
+    }
+
+    /// Whether a new backend is not announced yet that will be.
+    pub(super) fn withholds(&self) -> bool {
+        self.attached.iter().any(|attached| self.is_deaf(attached))
     }
 
     /// A word that is the same on all nodes that are configured alike and do not change at the moment.

@@ -105,7 +105,7 @@ impl Daemon {
         let table = self.dataplane.table();
         let presence = table.presence(&owner);
         let plan = self.peering.wanted.plan(&owner);
-        let wanted = plan.map_or(0, |plan| plan.intents.len());
+        let wanted = plan.map_or(0, |plan| plan.intents.len()).max(presence.wanted);
         let (state, message) = if let Some(reason) = self.peers.refusal(name) {
             (PeerState::Invalid, Some(reason.to_owned()))
         } else if let Some((state, message)) = self.peering.trouble(name) {

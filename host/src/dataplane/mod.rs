@@ -23,6 +23,7 @@ use twill_netlink::{
 };
 
 use crate::intent::wanted::{Interfaces, Owner};
+use crate::keys::InKernel;
 pub use cost::{Cause, Cost, Durations, Object, Repairs};
 pub use ledger::{FILE as LEDGER_FILE, Ledger};
 pub use links::{EnsureError, Foreseen};
@@ -197,6 +198,22 @@ impl Dataplane {
     pub fn set_keys(&mut self, private: Option<&SecretKey>, preshared: HashMap<u32, SecretKey>) {
         self.private_key = private.cloned();
         self.interfaces.preshared = preshared;
+    }
+
+    /// The key of a WireGuard link that is there already, under a name that begins so.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub async fn wireguard_key(&mut self, prefix: &str) -> Result<Option<InKernel>, Error> {
+        let links = self.survey().await?;
+        let tunnels = links.iter().filter(|link| matches!(link.kind, KindInfo::Wireguard { .. }));
+        for link in tunnels.filter(|link| link.name.starts_with(prefix)) {
+            let device = self.tables.wireguard_device(link.index).await?;
+            if let Some(key) = device.and_then(|device| device.private_key) {
+                return Ok(Some(InKernel { key, is_ours: is_own(link) }));
+            }
+        }
+        Ok(None)
     }
 
     /// Sets what an owner wants in the kernel.

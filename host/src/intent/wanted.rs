@@ -10,7 +10,7 @@ use twill_model::{Device, Intent, Mac, PublicKey, SecretKey};
 use twill_netlink::{Key, RouteValue, Value, WireguardPeer};
 
 use super::policy::Violation;
-use crate::backend::planning::BackendId;
+use crate::backend::planning::{BackendId, Reception};
 
 /// Whose plan it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +39,16 @@ pub struct Plan {
     pub backend: BackendId,
     /// Everything it asks for.
     pub intents: Vec<Intent>,
+    /// What other backends need to hear the peer.
+    pub receptions: Vec<Reception>,
+}
+
+impl Plan {
+    /// What the owner claims for itself alone.
+    fn stations(&self) -> impl Iterator<Item = (&str, Station)> {
+        let heard = self.receptions.iter().flat_map(|reception| stations(&reception.intents));
+        stations(&self.intents).chain(heard)
+    }
 }
 
 /// What tells one peer from another on a link.
@@ -77,7 +87,7 @@ impl Wanted {
     /// When it claims a MAC address that another peer has, or one of the node's `own`; the last plan stays.
     pub fn accept(&mut self, owner: &Owner, plan: Plan, own: &HashSet<Mac>) -> Result<bool, Violation> {
         let plan = Plan { intents: joined(plan.intents), ..plan };
-        for (link, station) in stations(&plan.intents) {
+        for (link, station) in plan.stations() {
             let holder = self.stations.get(&(link.to_owned(), station)).filter(|holder| *holder != owner);
             let what = if let Station::Key(_) = station { "key" } else { "address" };
             let rule = match (holder, station) {
@@ -88,9 +98,9 @@ impl Wanted {
             };
             return Err(Violation { intent: format!("{station} on {link}"), rule });
         }
-        let kept: HashSet<(&str, Station)> = stations(&plan.intents).collect();
+        let kept: HashSet<(&str, Station)> = plan.stations().collect();
         let last = self.plans.get(owner);
-        let released = last.is_some_and(|last| stations(&last.intents).any(|station| !kept.contains(&station)));
+        let released = last.is_some_and(|last| last.stations().any(|station| !kept.contains(&station)));
         self.remove(owner);
         for (link, station) in kept {
             self.stations.insert((link.to_owned(), station), owner.clone());
@@ -105,7 +115,7 @@ impl Wanted {
     /// Forgets an owner's plan; tells whether there was one.
     pub fn remove(&mut self, owner: &Owner) -> bool {
         let Some(plan) = self.plans.remove(owner) else { return false };
-        for (link, station) in stations(&plan.intents) {
+        for (link, station) in plan.stations() {
             self.stations.remove(&(link.to_owned(), station));
         }
         if let Owner::Peer(_) = owner
@@ -132,7 +142,17 @@ impl Wanted {
     #[must_use]
     pub fn entries(&self, owner: &Owner, interfaces: &Interfaces) -> Vec<(Key, Value)> {
         let Some(plan) = self.plans.get(owner) else { return Vec::new() };
-        plan.intents.iter().filter_map(|intent| entry(plan.backend.instance, intent, interfaces)).collect()
+        let of = |instance: u32, intents: &[Intent]| -> Vec<(Key, Value)> {
+            intents.iter().filter_map(|intent| entry(instance, intent, interfaces)).collect()
+        };
+        let mut entries = of(plan.backend.instance, &plan.intents);
+        // Where two backends share a link, the one that carries the peer says how it is there.
+        for (key, value) in plan.receptions.iter().flat_map(|heard| of(heard.backend.instance, &heard.intents)) {
+            if !entries.iter().any(|(known, _)| *known == key) {
+                entries.push((key, value));
+            }
+        }
+        entries
     }
 
     /// How many peers are reached through an instance.
@@ -232,6 +252,7 @@ mod tests {
                 Intent::Neighbor { link: link.clone(), address: "10.244.2.0".parse().unwrap(), mac },
                 Intent::Forwarding { link, mac, remote: "192.0.2.2".parse().unwrap() },
             ],
+            receptions: vec![],
         }
     }
 
@@ -257,7 +278,7 @@ mod tests {
     }
 
     fn tunnel(intents: Vec<Intent>) -> Plan {
-        Plan { backend: BackendId { instance: 1, kind: "wireguard".into() }, intents }
+        Plan { backend: BackendId { instance: 1, kind: "wireguard".into() }, intents, receptions: vec![] }
     }
 
     #[test]
@@ -272,6 +293,26 @@ mod tests {
         let rotated = tunnel(vec![wireguard(8, "10.244.2.0/24")]);
         assert!(wanted.accept(&peer("a"), rotated, &HashSet::new()).unwrap(), "its first key is free");
         wanted.accept(&peer("b"), thief, &HashSet::new()).unwrap();
+    }
+
+    #[test]
+    fn a_peer_is_heard_by_backends_that_do_not_carry_it() {
+        let mut wanted = Wanted::default();
+        let heard = |instance, key| Reception {
+            backend: BackendId { instance, kind: "wireguard".into() },
+            intents: vec![wireguard(key, "10.244.2.0/24")],
+        };
+        let by_vxlan = Plan { receptions: vec![heard(2, 7), heard(3, 7)], ..plan(1) };
+        wanted.accept(&peer("a"), by_vxlan, &HashSet::new()).unwrap();
+        let link = |instance, name: &str, index| ((instance, name.to_owned()), index);
+        let links = [link(1, "flannel.1", 5), link(2, "flannel-wg", 6), link(3, "flannel-wg", 6)].into();
+        let interfaces = Interfaces { uplink: 2, links, ..Interfaces::default() };
+        let keys: Vec<Key> = wanted.entries(&peer("a"), &interfaces).into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys.len(), 3, "two backends on one link: {keys:?}");
+        assert_eq!(keys[2], Key::WireguardPeer { link: 6, key: PublicKey([7; 32]) });
+        let thief = tunnel(vec![wireguard(7, "10.244.3.0/24")]);
+        assert!(wanted.accept(&peer("b"), thief, &HashSet::new()).is_err());
+        assert_eq!(wanted.carries(2), 0);
     }
 
     #[test]

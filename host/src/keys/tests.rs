@@ -3,9 +3,9 @@ use std::os::unix::fs::MetadataExt;
 
 use super::*;
 
-/// RFC 7748, section 6.1: Alice.
-const PRIVATE: &str = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=";
-const PUBLIC: &str = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=";
+/// RFC 7748, section 6.1: Bob.
+const PRIVATE: &str = "XasIfmJKikt54X+Lg4AO5m87sSkmGLb9HC+LJ/+I4Os=";
+const PUBLIC: &str = "3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=";
 
 struct Place {
     dir: tempfile::TempDir,

@@ -143,7 +143,7 @@ fn accept(wanted: &mut Wanted, own: &HashSet<Mac>, peer: String, outcome: Outcom
         Outcome::Failed(..) => ("failed", None),
     };
     let Some((backend, intents)) = planned else { return PeerPlan { peer, state, reason, intents: Vec::new() } };
-    let plan = Plan { backend, intents: intents.clone() };
+    let plan = Plan { backend, intents: intents.clone(), receptions: Vec::new() };
     match wanted.accept(&Owner::Peer(peer.clone()), plan, own) {
         Ok(_) => PeerPlan { peer, state, reason, intents },
         Err(violation) => {

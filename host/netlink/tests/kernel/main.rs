@@ -7,3 +7,4 @@ mod lookups;
 mod namespace;
 mod reverse_path;
 mod watching;
+mod wireguard;

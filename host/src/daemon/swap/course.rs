@@ -50,6 +50,8 @@ impl Daemon {
         fault::point("announcing");
         self.swap.enter(Phase::Announcing);
         self.ensure_links().await;
+        // Who may send through what is new has to be known there before anybody hears of it.
+        self.plan_everybody_anew();
         self.tend_reverse_path().await;
         if !is_new {
             self.migrate().await;
@@ -87,7 +89,7 @@ impl Daemon {
             }
             return;
         }
-        let heard = self.publisher.has_told(self.announcement().as_deref());
+        let heard = !self.withholds() && self.publisher.has_told(self.announcement().as_deref());
         let alone = self.peers.iter().next().is_none();
         let Some(course) = &mut self.swap.course else { return };
         if heard {
@@ -162,7 +164,7 @@ impl Daemon {
         for attached in self.attached.iter().filter(|a| a.role != Role::Candidate) {
             let Some(plan) = &attached.plan else { continue };
             let owner = Owner::Node(attached.id.instance);
-            let plan = Plan { backend: attached.id.clone(), intents: plan.intents.clone() };
+            let plan = Plan { backend: attached.id.clone(), intents: plan.intents.clone(), receptions: Vec::new() };
             if self.peering.wanted.accept(&owner, plan, &HashSet::new()).is_ok() {
                 let entries = self.peering.wanted.entries(&owner, self.dataplane.interfaces());
                 self.dataplane.want(&owner, entries);

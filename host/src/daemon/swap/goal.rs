@@ -159,7 +159,12 @@ impl Files {
             if let Some(ComponentRef::Artifact(artifact)) = &component {
                 again.origin = artifact.to_string();
             }
-            backends.push(BackendConfig { kind: instance.kind.clone(), config: instance.config.clone(), component });
+            backends.push(BackendConfig {
+                kind: instance.kind.clone(),
+                config: instance.config.clone(),
+                component,
+                psk: instance.psk.clone(),
+            });
             found.push(again);
         }
         conf.backends = backends;
@@ -207,7 +212,10 @@ impl Goal {
     /// Two goals with the same are the same, however their files are written.
     pub(in super::super) fn fingerprint(&self) -> String {
         let digests: Vec<Digest> = self.found.iter().map(|found| found.digest).collect();
-        Digest::of(format!("{:?} {digests:?}", self.conf).as_bytes()).short()
+        // What is secret is not in the configuration's text.
+        let secrets = self.conf.backends.iter().filter_map(|backend| backend.psk.as_ref());
+        let secrets: Vec<u8> = secrets.flat_map(|secret| *secret.bytes()).collect();
+        Digest::of(&[format!("{:?} {digests:?}", self.conf).as_bytes(), &secrets].concat()).short()
     }
 
     /// Each backend with its component.

@@ -286,6 +286,7 @@ fn accepted(attached: &Attached) -> AcceptedInstance {
         instance: attached.id.instance,
         kind: attached.config.kind.clone(),
         config: attached.config.config.clone(),
+        psk: attached.config.psk.clone(),
         digest: *attached.loaded.digest(),
         origin: attached.origin.clone(),
         retiring: attached.role.is_leaving(),

@@ -77,7 +77,12 @@ impl Start {
             if attached.iter().any(|a| a.id.instance == old.instance) {
                 continue;
             }
-            let config = BackendConfig { kind: old.kind.clone(), config: old.config.clone(), component: None };
+            let config = BackendConfig {
+                kind: old.kind.clone(),
+                config: old.config.clone(),
+                component: None,
+                psk: old.psk.clone(),
+            };
             let loaded = match files.by_digest(old.digest) {
                 Ok(found) => Attached::load(sandbox, &config, old.instance, found).await.map_err(|e| e.to_string()),
                 Err(error) => Err(error.to_string()),
@@ -95,8 +100,9 @@ impl Start {
 
     /// The number that a backend had in the last run.
     fn number(&self, config: &BackendConfig, digest: &Digest) -> Option<u32> {
-        let same =
-            |old: &&AcceptedInstance| (&old.kind, &old.config, &old.digest) == (&config.kind, &config.config, digest);
+        let same = |old: &&AcceptedInstance| {
+            (&old.kind, &old.config, &old.psk, &old.digest) == (&config.kind, &config.config, &config.psk, digest)
+        };
         self.accepted.now.instances.iter().find(same).map(|old| old.instance)
     }
 

@@ -82,6 +82,7 @@ pub(super) async fn load(
 impl Daemon {
     /// Starts to plan in the shadow, as soon as this node knows its part of the network.
     pub(super) async fn start_shadow(&mut self, trial: &mut Trial) -> Result<(), String> {
+        self.own.provide_key(&trial.fresh, &self.options.key_files, &mut self.dataplane).await?;
         let facts: Option<Vec<Arc<Node>>> =
             trial.fresh.iter().map(|fresh| self.own.facts(fresh).map(Arc::new)).collect();
         let Some(facts) = facts.filter(|_| self.own.lease.is_some()) else {
@@ -154,10 +155,27 @@ impl Daemon {
                  \"AllowDisruption\": true in net-conf.json"
             ));
         }
+        if !trial.goal.conf.allow_disruption {
+            trial.fresh.iter().try_for_each(|fresh| self.keeps_secret(fresh))?;
+        }
         let lost = shadow.outcomes.iter().filter_map(|(question, outcome)| self.loss(question, outcome)).collect();
         some_of(lost, shadow.outcomes.len(), "would have no plan")?;
         let spoilt = shadow.rehearsal.iter().map(|(question, outcome)| told(question, outcome)).collect();
         some_of(spoilt, shadow.outcomes.len(), "would not get one if they had this backend as well")
+    }
+
+    /// Nodes with another secret than this one's cannot talk to it, and nothing can be done about that.
+    fn keeps_secret(&self, fresh: &Attached) -> Result<(), String> {
+        let same = |a: &&Attached| a.needs_key() && a.config.kind == fresh.config.kind && !a.role.is_leaving();
+        match self.attached.iter().find(same) {
+            Some(old) if fresh.needs_key() && old.config.psk != fresh.config.psk => Err(format!(
+                "the PSK of backend {} would change: between nodes that have the new one and nodes that do not, nothing passes. \
+                 Set \"AllowDisruption\": true in net-conf.json and change all nodes within two minutes, as long as present \
+                 sessions last",
+                fresh.config.kind
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// How a link would stop what passes through it now.

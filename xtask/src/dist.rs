@@ -6,7 +6,14 @@ use crate::build::{self, BACKENDS, copy, program_path};
 use crate::run::Outcome;
 
 /// Names below `target/dist`, and the programs they come from.
-const PROGRAMS: [(&str, &str); 3] = [("bin/twill", "twill"), ("cni/flannel", "twill-cni"), ("cni/twill", "twill-cni")];
+const PROGRAMS: [(&str, &str); 5] = [
+    ("bin/twill", "twill"),
+    // For authors of backends; on a node, nothing uses these two.
+    ("bin/twill-lab", "twill-lab"),
+    ("bin/twill-cni", "twill-cni"),
+    ("cni/flannel", "twill-cni"),
+    ("cni/twill", "twill-cni"),
+];
 
 /// Builds all of it. What an earlier run put there and is no longer shipped goes away.
 pub(crate) fn run() -> Outcome {

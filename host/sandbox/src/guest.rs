@@ -188,3 +188,81 @@ impl ResourceLimiter for State {
         MAX_MEMORIES
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::StoreContextMut;
+    use wasmtime::component::{Component, ComponentNamedList, Instance, Lift, Lower};
+
+    use super::bindings::twill::backend::log::Host;
+    use super::bindings::twill::backend::types as wit;
+    use super::*;
+    use crate::Digest;
+
+    /// Built for `twill:backend@1.0.0`; its source is beside it.
+    const GOLDEN: &[u8] = include_bytes!("../tests/golden/direct-1.0.0.wasm");
+
+    /// Everything that a guest may import from a host of 1.1.0, as that could be: one more function in an interface that there
+    /// is, and one more interface.
+    fn later_linker(engine: &Engine) -> Linker<State> {
+        let mut linker = Linker::new(engine);
+        wasi::add_to_linker(&mut linker).unwrap();
+        linker.instance("twill:backend/types@1.1.0").unwrap();
+        let mut log = linker.instance("twill:backend/log@1.1.0").unwrap();
+        log.func_wrap("emit", |mut store: StoreContextMut<'_, State>, (level, message): (Level, String)| {
+            store.data_mut().last_words.clone_from(&message);
+            store.data_mut().emit(level, message);
+            Ok(())
+        })
+        .unwrap();
+        log.func_wrap("enabled", |_: StoreContextMut<'_, State>, (_,): (Level,)| Ok((true,))).unwrap();
+        let mut clock = linker.instance("twill:backend/clock@1.1.0").unwrap();
+        clock.func_wrap("now", |_: StoreContextMut<'_, State>, (): ()| Ok((0_u64,))).unwrap();
+        linker
+    }
+
+    /// Calls a function of the planner, by the name that a host of 1.1.0 knows it by.
+    fn call<P, R>(store: &mut Store<State>, instance: &Instance, name: &str, arguments: P) -> R
+    where
+        P: ComponentNamedList + Lower,
+        (R,): ComponentNamedList + Lift,
+    {
+        let planner = instance.get_export_index(&mut *store, None, "twill:backend/planner@1.1.0").unwrap();
+        let function = instance.get_export_index(&mut *store, Some(&planner), name).unwrap();
+        let function = instance.get_typed_func::<P, (R,)>(&mut *store, &function).unwrap();
+        function.call(&mut *store, arguments).unwrap().0
+    }
+
+    #[test]
+    fn what_was_built_for_1_0_runs_on_a_host_of_1_1() {
+        let engine = twill_engine::compiler().unwrap();
+        let component = Component::new(&engine, GOLDEN).unwrap();
+        let log = Arc::new(GuestLog::new("direct", &Digest::of(GOLDEN)));
+        let mut store = store(&engine, log, &[7; 32], Surroundings::default(), 32 << 20);
+        store.set_epoch_deadline(u64::MAX / 2);
+        let instance = later_linker(&engine).instantiate(&mut store, &component).unwrap();
+
+        let descriptor: wit::Descriptor = call(&mut store, &instance, "describe", ());
+        assert_eq!((descriptor.name.as_str(), descriptor.version.as_str()), ("direct", "1.0.0"));
+
+        let node = wit::Node {
+            name: "alpha".into(),
+            config: String::new(),
+            uplink: wit::Uplink { name: "eth0".into(), mtu: 1500 },
+            families: Vec::new(),
+            link_prefix: "flannel".into(),
+            existing_links: Vec::new(),
+            seed: vec![7; 32],
+            wireguard_key: None,
+            features: Vec::new(),
+        };
+        let plan: std::result::Result<wit::NodePlan, wit::Failure> = call(&mut store, &instance, "plan-node", (&node,));
+        assert_eq!(plan.unwrap().pod_mtu, 1500);
+        assert_eq!(store.data().last_words(), "alpha has 0 families", "what it logged came through");
+
+        let peer = wit::Peer { name: "beta".into(), backend: "direct".into(), families: Vec::new() };
+        let verdicts: std::result::Result<Vec<wit::Verdict>, wit::Failure> =
+            call(&mut store, &instance, "plan-peers", (&node, &[peer][..]));
+        assert!(matches!(&verdicts.unwrap()[..], [wit::Verdict::Plan(intents)] if intents.is_empty()));
+    }
+}

@@ -88,6 +88,22 @@ async fn versions_of_the_contract() {
     assert!(unfit.contains("plan-peers"), "{unfit}");
 }
 
+/// Built once, when the contract was 1.0.0, and kept: every later host must load it, and it must answer.
+#[tokio::test]
+async fn what_was_built_for_the_first_release_still_answers() {
+    let sandbox = sandbox();
+    let golden = include_bytes!("golden/direct-1.0.0.wasm").to_vec();
+    let loaded = sandbox.load("direct", artifact("direct", golden)).await.unwrap();
+    assert_eq!((&*loaded.descriptor().name, &*loaded.descriptor().version), ("direct", "1.0.0"));
+    assert_eq!(loaded.descriptor().requires, ["route"]);
+    let plan = sandbox.plan_node(&loaded, node("", 2)).await.unwrap();
+    assert_eq!((plan.pod_mtu, plan.publish.len(), &*plan.publish[1].data), (1500, 2, "\"1.0.0\""));
+    for answer in sandbox.plan_peers(&loaded, node("", 2), peers(3, 2)).await.unwrap() {
+        let PeerAnswer::Verdict(Verdict::Plan(intents)) = answer else { panic!("{answer:?}") };
+        assert!(matches!(&intents[..], [Intent::Route(_), Intent::Route(_)]), "{intents:?}");
+    }
+}
+
 #[tokio::test]
 async fn damaged_components() {
     let whole = guest("vxlan");

@@ -3,10 +3,12 @@
 mod change;
 mod chart;
 mod cluster;
+mod component;
 mod demo;
 mod matrix;
 mod picture;
 mod relay;
+mod run;
 mod standing;
 
 use std::env;
@@ -49,6 +51,8 @@ enum Verb {
         #[arg(long)]
         picture: Option<PathBuf>,
     },
+    /// Runs a backend of your own: pods send to each other through it, and a new build takes its place while they do
+    Run(run::Options),
     /// Builds a lab that keeps standing, to play with
     Up {
         #[command(flatten)]
@@ -155,6 +159,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         Verb::Demo { picture } => {
             become_root()?;
             demo::run(picture.as_deref())
+        }
+        Verb::Run(options) => {
+            become_root()?;
+            run::run(&options)
         }
         Verb::Up { name, shape } => standing::up(&name.name, &shape).map(|()| ExitCode::SUCCESS),
         Verb::Down { name } => standing::down(&name.name).map(|()| ExitCode::SUCCESS),

@@ -26,3 +26,4 @@ mod takeover;
 mod telemetry;
 mod third_component;
 mod tunnels;
+mod tutorial;

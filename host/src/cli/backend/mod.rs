@@ -1,11 +1,14 @@
 //! `twill backend`: for those who write backends. None of it needs root, a daemon or a cluster, unless it says so.
 
+mod build;
 mod check;
 mod inspect;
 mod measure;
+mod new;
 mod plan;
 mod pull;
 mod push;
+mod run;
 mod simulate;
 
 use std::path::PathBuf;
@@ -30,6 +33,12 @@ pub(super) struct BackendArguments {
 
 #[derive(Debug, Subcommand)]
 enum BackendCommand {
+    /// Write a crate for a backend, with the SDK and tests, to start from.
+    New(new::NewArguments),
+    /// Build the component of a backend's crate with cargo, and say what is missing if something is.
+    Build(build::BuildArguments),
+    /// Run a component in the lab: pods send to each other through it, and a new build takes its place while they do.
+    Run(run::RunArguments),
     /// Show what a component is, what it needs and what it says of itself.
     Inspect(inspect::InspectArguments),
     /// Try out on a backend what the contract promises about every backend.
@@ -84,6 +93,9 @@ impl Setting {
 /// Runs the command. Its exit status is 3 where the answer is no, as for a file that is no backend.
 pub(super) fn run(arguments: BackendArguments) -> Result<ExitCode, String> {
     match arguments.command {
+        BackendCommand::New(arguments) => new::run(&arguments).map(|()| ExitCode::SUCCESS),
+        BackendCommand::Build(arguments) => build::run(&arguments),
+        BackendCommand::Run(arguments) => run::run(&arguments),
         BackendCommand::Inspect(arguments) => inspect::run(&arguments),
         BackendCommand::Check(arguments) => check::run(&arguments),
         BackendCommand::Measure(arguments) => measure::run(&arguments),

@@ -112,3 +112,20 @@ fn golden_plans() {
     assert_eq!(ran.code, Some(1));
     assert!(ran.err.starts_with(&format!("twill: golden file {golden}/ipv4.input.json: EOF")), "{}", ran.err);
 }
+
+/// The bundled backends are all of the SDK; this one is of another language, with nothing of it.
+#[test]
+fn a_backend_without_the_sdk_passes() {
+    let test = "check::a_backend_without_the_sdk_passes";
+    let Some(folder) = std::env::var_os("TWILL_LANGUAGES") else {
+        println!("SKIPPED {test}: no folder TWILL_LANGUAGES; `cargo xtask test` builds it");
+        return;
+    };
+    let file = std::path::Path::new(&folder).join("c.wasm");
+    if !file.is_file() {
+        println!("SKIPPED {test}: no backend in C could be built: there is no {}", file.display());
+        return;
+    }
+    let (failed, report, code) = failures(&[file.to_str().unwrap()]);
+    assert_eq!((failed, code), (vec![], Some(0)), "{report:#}");
+}

@@ -11,8 +11,12 @@ use crate::run::{Outcome, cargo, command, output, root, run};
 use crate::setup;
 
 /// Components: the package, and the name of the file.
-pub(crate) const BACKENDS: [(&str, &str); 3] =
-    [("backend-vxlan", "vxlan"), ("backend-host-gw", "host-gw"), ("backend-ipip", "ipip")];
+pub(crate) const BACKENDS: [(&str, &str); 4] = [
+    ("backend-vxlan", "vxlan"),
+    ("backend-host-gw", "host-gw"),
+    ("backend-ipip", "ipip"),
+    ("backend-wireguard", "wireguard"),
+];
 const TEST_GUESTS: [(&str, &str); 6] = [
     ("guest-hostile", "hostile"),
     ("guest-files", "files"),

@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn configurations_are_read_as_net_conf_is() {
         assert_eq!(
-            configuration("vxlan", r#"{"vni": 7, "PSK": "secret"}"#).unwrap(),
+            configuration("vxlan", r#"{"vni": 7, "PSK": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="}"#).unwrap(),
             ("vxlan".to_owned(), r#"{"Type":"vxlan","vni":7}"#.to_owned())
         );
         assert_eq!(configuration("a", r#"{"type":"Other"}"#).unwrap().0, "other");

@@ -27,3 +27,4 @@ mod telemetry;
 mod third_component;
 mod tunnels;
 mod tutorial;
+mod wireguard;

@@ -11,7 +11,7 @@ use super::common::{annotation, eventually, everybody_reaches_everybody, lab, sk
 use super::swap::Watch;
 
 /// Whether this kernel makes such links; asked in a network of its own. None where that is not allowed.
-fn makes(arguments: &'static [&'static str]) -> Option<bool> {
+pub(super) fn makes(arguments: &'static [&'static str]) -> Option<bool> {
     let made = move || {
         let _sandbox = Sandbox::enter().ok()?;
         let output = Command::new("ip").args(["link", "add", "probe", "type"]).args(arguments).output().ok()?;
@@ -24,7 +24,7 @@ const IPIP: &[&str] = &["ipip", "local", "192.0.2.1"];
 const GENEVE: &[&str] = &["geneve", "external"];
 
 /// A lab with a backend whose link this kernel may lack.
-fn tunnelled(kind: &'static [&'static str], change: impl FnOnce(&mut LabSpec)) -> Option<Lab> {
+pub(super) fn tunnelled(kind: &'static [&'static str], change: impl FnOnce(&mut LabSpec)) -> Option<Lab> {
     if makes(kind) == Some(false) {
         let test = thread::current().name().unwrap_or_default().to_owned();
         skip(&test, &format!("this kernel has no {} links; `cargo xtask vm` has a kernel that does", kind[0]));
@@ -40,7 +40,7 @@ fn four(spec: &mut LabSpec) {
     spec.families = Families::Ipv4;
 }
 
-fn link(node: &Node, name: &str) -> Value {
+pub(super) fn link(node: &Node, name: &str) -> Value {
     node.ns.ip_json(&["addr", "show", "dev", name]).unwrap()[0].clone()
 }
 
@@ -55,7 +55,7 @@ fn address(node: &Node) -> String {
     node.underlay.addresses[0].to_string()
 }
 
-fn answers(lab: &Lab, family: usize) -> bool {
+pub(super) fn answers(lab: &Lab, family: usize) -> bool {
     let [from, to] = [&lab.pods()[0], &lab.pods()[1]];
     Ping { wait: 1, ..Ping::default() }.send(&from.ns, to.addresses[family]).unwrap()
 }
@@ -72,7 +72,7 @@ fn sentence(kind: &str, option: &str) -> String {
 }
 
 /// A daemon does not start with a backend that cannot work here, and a running one does not change to it.
-fn refused(kind: &'static [&'static str], option: &str) {
+pub(super) fn refused(kind: &'static [&'static str], option: &str) {
     let test = thread::current().name().unwrap_or_default().to_owned();
     let name = kind[0];
     match makes(kind) {

@@ -50,8 +50,10 @@ impl Daemon {
         fault::point("announcing");
         self.swap.enter(Phase::Announcing);
         self.ensure_links().await;
-        // Who may send through what is new has to be known there before anybody hears of it.
-        self.plan_everybody_anew();
+        if self.attached.iter().any(|a| a.role == Role::Candidate && a.needs_key()) {
+            // Who may send through it has to be known there before anybody hears of it.
+            self.plan_everybody_anew();
+        }
         self.tend_reverse_path().await;
         if !is_new {
             self.migrate().await;

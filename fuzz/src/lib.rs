@@ -8,6 +8,7 @@
 //!
 //! An input that broke a promise goes into the corpus together with what mends it.
 
+mod answers;
 mod bytes;
 mod cni;
 mod component;
@@ -15,6 +16,8 @@ mod net_conf;
 mod node;
 mod policy;
 mod subnet_env;
+
+pub use answers::GUESTS;
 
 /// A kind of input.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +29,8 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
+    Target { name: "answers", run: answers::run },
     Target { name: "cni", run: cni::run },
     Target { name: "component", run: component::run },
     Target { name: "net-conf", run: net_conf::run },

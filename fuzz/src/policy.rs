@@ -184,7 +184,8 @@ fn mtu(bytes: &mut Bytes<'_>) -> u32 {
 
 // ---------------------------------------------------------------------------------------------------------- facts
 
-fn node() -> Node {
+/// The node that is planned for.
+pub(crate) fn node() -> Node {
     let family = |network: &str, subnet: &str, local: &str| {
         let local: IpAddr = local.parse().ok()?;
         let (network, subnet) = (network.parse().ok()?, subnet.parse().ok()?);
@@ -208,7 +209,7 @@ fn node() -> Node {
 }
 
 /// Peer 2 or 3 of the node.
-fn peer(number: usize, on_link: bool) -> Peer {
+pub(crate) fn peer(number: usize, on_link: bool) -> Peer {
     let family = |subnet: String, public: String| {
         let public: IpAddr = public.parse().ok()?;
         let subnets = vec![subnet.parse().ok()?];

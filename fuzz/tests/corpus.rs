@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use twill_fuzz::{TARGETS, Target};
+use twill_fuzz::{GUESTS, TARGETS, Target};
 
 /// Damaged copies of each file: so many that all of it takes seconds.
 const COPIES: u64 = 2000;
@@ -50,12 +50,18 @@ fn damaged(whole: &[u8], state: &mut u64) -> Vec<u8> {
 #[test]
 fn promises_are_kept() {
     for target in TARGETS {
+        if target.name == "answers" && std::env::var_os(GUESTS).is_none() {
+            println!("SKIPPED promises_are_kept, answers: {GUESTS} is not set; `cargo xtask test` sets it");
+            continue;
+        }
         let files = files(&target);
         assert!(!files.is_empty(), "{}: no corpus", target.name);
         for (file, bytes) in files {
             (target.run)(&bytes);
             let mut state = 1;
-            for copy in 0..COPIES {
+            // A sandbox takes a thousand times as long as a parser.
+            let copies = if target.name == "answers" { COPIES / 20 } else { COPIES };
+            for copy in 0..copies {
                 let bytes = damaged(&bytes, &mut state);
                 let kept = std::panic::catch_unwind(|| (target.run)(&bytes));
                 let shown = &bytes[..bytes.len().min(2000)];

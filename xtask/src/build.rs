@@ -17,7 +17,8 @@ pub(crate) const BACKENDS: [(&str, &str); 4] = [
     ("backend-ipip", "ipip"),
     ("backend-wireguard", "wireguard"),
 ];
-const TEST_GUESTS: [(&str, &str); 6] = [
+const TEST_GUESTS: [(&str, &str); 7] = [
+    ("guest-arbitrary", "arbitrary"),
     ("guest-hostile", "hostile"),
     ("guest-files", "files"),
     ("guest-sockets", "sockets"),

@@ -5,7 +5,7 @@
 
 use std::fs;
 
-use crate::build::{host_target, target_dir};
+use crate::build::{self, host_target, target_dir};
 use crate::run::{Outcome, cargo, command, root, run};
 use crate::setup;
 
@@ -36,6 +36,7 @@ pub(crate) fn run_with(arguments: &[String]) -> Outcome {
         return Err(format!("there is no fuzz target {name:?}: {} are", names.join(", ")));
     }
     setup::wasm_target()?;
+    let guests = build::guests()?;
     let (host, folder) = (host_target()?, target_dir().join("fuzz"));
     run(cargo()
         .args(["build", "--release", "--manifest-path", "fuzz/guided/Cargo.toml", "--target", &host, "--target-dir"])
@@ -55,7 +56,8 @@ pub(crate) fn run_with(arguments: &[String]) -> Outcome {
             .arg(format!("-artifact_prefix={}/", broken.display()))
             .arg(&found)
             .arg(corpus.join(&name))
-            .env("TWILL_FUZZ_TARGET", &name))?;
+            .env("TWILL_FUZZ_TARGET", &name)
+            .env("TWILL_GUESTS", &guests))?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! engine in a component keeps to the limits that all backends have.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 use std::{env, fs};
 
@@ -55,6 +56,14 @@ fn carries_packets(language: &str) {
     measured(&format!(
         "a backend in {language}: {kib} KiB, compiled and loaded in {loaded:.0} ms on two nodes at once"
     ));
+}
+
+/// The kit's own tests show that it finds what is wrong.
+#[test]
+fn the_conformance_kit_finds_nothing_in_c() {
+    let (Some(component), Some(spec)) = (component("c"), spec()) else { return };
+    let output = Command::new(spec.twill).args(["backend", "check"]).arg(component).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
 #[test]

@@ -16,6 +16,8 @@ const BUNDLED: &[(&str, &str)] = &[
     ("host-gw", "backend-host-gw"),
     ("ipip", "backend-ipip"),
     ("wireguard", "backend-wireguard"),
+    ("geneve", "backend-geneve"),
+    ("alloc", "backend-alloc"),
 ];
 const TARGET: &str = "wasm32-wasip2";
 

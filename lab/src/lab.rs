@@ -44,7 +44,7 @@ pub struct Lab {
 
 impl Lab {
     /// How long [`Lab::up`] waits for the daemons. Generous, since machines that run tests are busy.
-    pub const PATIENCE: Duration = Duration::from_secs(30);
+    pub const PATIENCE: Duration = Duration::from_secs(60);
 
     /// How long a change of backends may take, with the time in which old ones still receive.
     pub const SWAP: Duration = Duration::from_secs(60);

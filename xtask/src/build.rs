@@ -11,13 +11,16 @@ use crate::run::{Outcome, cargo, command, output, root, run};
 use crate::setup;
 
 /// Components: the package, and the name of the file.
-pub(crate) const BACKENDS: [(&str, &str); 4] = [
+pub(crate) const BACKENDS: [(&str, &str); 6] = [
     ("backend-vxlan", "vxlan"),
     ("backend-host-gw", "host-gw"),
     ("backend-ipip", "ipip"),
     ("backend-wireguard", "wireguard"),
+    ("backend-geneve", "geneve"),
+    ("backend-alloc", "alloc"),
 ];
-const TEST_GUESTS: [(&str, &str); 7] = [
+const TEST_GUESTS: [(&str, &str); 8] = [
+    ("backend-extension", "extension"),
     ("guest-arbitrary", "arbitrary"),
     ("guest-hostile", "hostile"),
     ("guest-files", "files"),

@@ -15,6 +15,7 @@ mod run;
 mod setup;
 mod test;
 mod tidy;
+mod vm;
 
 use std::env;
 use std::process::ExitCode;
@@ -26,6 +27,7 @@ Usage: cargo xtask COMMAND
 
   demo              builds everything and runs the lab's demo
   test [FILTER]     builds everything and runs all tests, or those whose name contains FILTER
+  vm [TESTS]        end-to-end tests in a virtual machine with Debian's kernel, for what this machine's kernel lacks
   lab ARGUMENTS     the lab: up, down, status, exec (`cargo xtask lab --help` says more)
   bench ARGUMENTS   measures, beside the least that the kernel allows on this machine (`cargo xtask bench --help`)
   bench --backends [FILE...]
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Some("bench") if rest.first().is_some_and(|first| first == "--backends") => backends(&rest[1..]),
         Some("bench") => bench(rest),
         Some("test") => setup::for_tests().and_then(|()| test::run(rest)),
+        Some("vm") => setup::everything().and_then(|()| vm::run_with(rest)),
         Some("dist") => setup::wasm_target().and_then(|()| dist::run()),
         Some("image") => setup::wasm_target().and_then(|()| image::run_with(rest)),
         Some("reference") => reference::run(),

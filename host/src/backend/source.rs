@@ -303,8 +303,8 @@ mod tests {
         assert_eq!(
             f.find("vxlam", None).unwrap_err(),
             format!(
-                "unknown backend type \"vxlam\": there is no {} and the built-in ones are vxlan, host-gw, ipip, wireguard; \
-                 correct Backend.Type in net-conf.json, or put the component there",
+                "unknown backend type \"vxlam\": there is no {} and the built-in ones are vxlan, host-gw, ipip, wireguard, \
+                 geneve, alloc; correct Backend.Type in net-conf.json, or put the component there",
                 f.file("vxlam.wasm").display()
             )
         );

@@ -15,6 +15,10 @@ const LONGEST_TYPE: usize = 31;
 /// Keys that the host uses itself and no component sees: secrets, and where to find the component.
 const HIDDEN: [&str; 3] = ["PSK", "AccessKeySecret", "Component"];
 
+/// Keys of flannel's backend `extension`, which hold commands.
+const COMMANDS: [&str; 5] =
+    ["PreStartupCommand", "PostStartupCommand", "SubnetAddCommand", "SubnetRemoveCommand", "ShutdownCommand"];
+
 /// A backend to attach.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct BackendConfig {
@@ -71,6 +75,11 @@ impl BackendConfig {
             Some(Json::Text(name)) => type_name(key, name)?,
             Some(other) => return Err(value(".Type", other, "the name of a backend, as \"vxlan\"")),
         };
+        if kind == "extension"
+            && let Some(name) = COMMANDS.into_iter().find(|name| object.member(name).is_some())
+        {
+            return Err(ConfigError::Command { key: format!("{key}.{name}"), name });
+        }
         let component = match object.member("Component") {
             None => None,
             Some(Json::Text(text)) if text.starts_with("oci://") => Some(artifact(key, text)?),
@@ -130,6 +139,21 @@ mod tests {
 
     fn read(text: &str) -> Result<BackendConfig, String> {
         BackendConfig::read("Backend", &serde_json::from_str(text).unwrap()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn an_extension_has_no_commands() {
+        assert_eq!(read(r#"{"Type":"extension","Mine":1}"#).unwrap().kind, "extension");
+        assert_eq!(
+            read(r#"{"Type":"Extension","subnetaddcommand":"ip route add $SUBNET via $PUBLIC_IP"}"#).unwrap_err(),
+            "Backend.SubnetAddCommand is a command, and Twill runs none: what flannel's extension backend does by commands, \
+             a component plans. docs/backends/extension.md has flannel's examples as components; put yours into the folder \
+             of --backends-dir as extension.wasm and take SubnetAddCommand out"
+        );
+        assert!(
+            read(r#"{"Type":"mine","SubnetAddCommand":"true"}"#).is_ok(),
+            "the key means what a component takes it for"
+        );
     }
 
     #[test]

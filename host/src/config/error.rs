@@ -111,6 +111,18 @@ pub enum ConfigError {
         /// Which object.
         key: String,
     },
+    /// flannel's way to bring a backend of one's own.
+    #[error(
+        "{key} is a command, and Twill runs none: what flannel's extension backend does by commands, a component plans. \
+         docs/backends/extension.md has flannel's examples as components; put yours into the folder of --backends-dir as \
+         extension.wasm and take {name} out"
+    )]
+    Command {
+        /// Which key.
+        key: String,
+        /// Its own name.
+        name: &'static str,
+    },
     /// The same type twice.
     #[error("Backends names {kind:?} twice: each type can be attached once")]
     SameType {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use twill_model::{Family, Publication};
 
 use super::own::Lease;
-use crate::nodes::{AnnotationKeys, NodeRecord};
+use crate::nodes::{AnnotationKeys, NodeRecord, written_type};
 use crate::uplink::Selected;
 
 /// What flannel publishes for a backend that has nothing to say.
@@ -41,8 +41,10 @@ pub fn own_annotations(
     publications: &[Publication],
     own: &NodeRecord,
 ) -> Result<BTreeMap<String, String>, BadAddress> {
-    let mut annotations =
-        BTreeMap::from([(keys.manager(), "true".to_owned()), (keys.backend_type(), backend_type.to_owned())]);
+    let mut annotations = BTreeMap::from([
+        (keys.manager(), "true".to_owned()),
+        (keys.backend_type(), written_type(backend_type).to_owned()),
+    ]);
     for family in lease.families.iter().map(|lease| lease.family) {
         let wish = address(own, keys.public_ip_overwrite(family), family)?;
         let public = wish.or_else(|| selected.family(family).map(|found| found.external));
@@ -145,6 +147,11 @@ mod tests {
             "backend-data=4 backend-type=vxlan backend-v6-data=6 kube-subnet-manager=true public-ip=192.0.2.1 \
              public-ipv6=2001:db8::1"
         );
+    }
+
+    #[test]
+    fn alloc_has_no_name() {
+        assert_eq!((written_type("alloc"), written_type("vxlan")), ("", "vxlan"));
     }
 
     #[test]

@@ -12,6 +12,20 @@ pub struct AnnotationKeys {
     prefix: String,
 }
 
+/// A type of backend that flannel writes no name of. It has three such; this is the one that Twill has too.
+const NAMELESS: &str = "alloc";
+
+/// What the annotation `backend-type` holds for a type of backend.
+#[must_use]
+pub fn written_type(kind: &str) -> &str {
+    if kind == NAMELESS { "" } else { kind }
+}
+
+/// The type of backend that the annotation `backend-type` means.
+pub(super) fn type_of(written: &str) -> &str {
+    if written.is_empty() { NAMELESS } else { written }
+}
+
 /// A prefix that makes no annotation names.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(

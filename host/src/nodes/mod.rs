@@ -17,7 +17,7 @@ mod record;
 mod source;
 mod store;
 
-pub use annotations::{AnnotationKeys, PrefixError};
+pub use annotations::{AnnotationKeys, PrefixError, written_type};
 pub use clock::rfc3339;
 pub use directory::{Directory, DirectoryError, WriteError};
 pub use kube::{Access, AccessError, Importance, Kube, NodeEvent, RequestError};

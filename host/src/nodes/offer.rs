@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use twill_model::Family;
 
-use super::annotations::AnnotationKeys;
+use super::annotations::{AnnotationKeys, type_of};
 use super::peer::{LONGEST_DATA, is_type_name};
 use super::record::NodeRecord;
 
@@ -120,7 +120,11 @@ pub(super) fn offers(
 pub fn own_offers(record: &NodeRecord, keys: &AnnotationKeys) -> Vec<Offer> {
     let annotation = |key: String| record.annotations.get(&key).cloned();
     let data = Family::ALL.into_iter().filter_map(|f| Some((f, annotation(keys.backend_data(f))?))).collect();
-    let plain = Offer { kind: annotation(keys.backend_type()).unwrap_or_default(), wire: None, data };
+    let plain = Offer {
+        kind: annotation(keys.backend_type()).map(|text| type_of(&text).to_owned()).unwrap_or_default(),
+        wire: None,
+        data,
+    };
     offers(record, keys, plain, &mut Vec::new()).0
 }
 

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use twill_model::Family;
 
-use super::annotations::AnnotationKeys;
+use super::annotations::{AnnotationKeys, type_of};
 use super::offer::{Habits, Offer, offers};
 use super::record::NodeRecord;
 
@@ -100,7 +100,7 @@ pub fn peer_of(
     families.sort_by_key(|family| family.family);
     let data = families.iter().filter_map(|f| Some((f.family, published(record, f.family, keys, &mut problems)?)));
     let data = data.collect();
-    let plain = Offer { kind: kind.unwrap_or_default().to_owned(), wire: None, data };
+    let plain = Offer { kind: kind.map(type_of).unwrap_or_default().to_owned(), wire: None, data };
     let (offers, habits) = offers(record, keys, plain, &mut problems);
     Ok(Some(PeerRecord {
         name: record.name.clone(),

@@ -2,6 +2,7 @@
 
 mod adoption;
 mod api;
+mod backends;
 mod bad_input;
 mod claims;
 mod command;

@@ -3,6 +3,7 @@
 
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use twill_lab::{Families, Lab, LabSpec, Node, Ping, Sandbox};
@@ -19,6 +20,12 @@ pub(super) fn makes(arguments: &'static [&'static str]) -> Option<bool> {
     };
     thread::spawn(made).join().unwrap_or_default()
 }
+
+/// What pods send in one piece if they were born under vxlan.
+const FULL: usize = 1430;
+/// Between two packets of a flow. An emulated machine stops for seconds now and then; more packets than these would find no
+/// room in the receiver's buffer then, which is no matter of backends.
+const PACE: Duration = Duration::from_millis(20);
 
 const IPIP: &[&str] = &["ipip", "local", "192.0.2.1"];
 const GENEVE: &[&str] = &["geneve", "external"];
@@ -215,12 +222,97 @@ fn from_vxlan_to_ipip_and_back_under_traffic() {
     let Some(lab) = tunnelled(IPIP, start) else { return };
     everybody_reaches_everybody(&lab);
     for kind in ["ipip", "vxlan"] {
-        // What pods send in one piece if they were born under vxlan.
-        let watch = Watch::start(&lab, 1430);
+        let watch = Watch::at(&lab, FULL, PACE);
         lab.swap(|| lab.set_backend(&json!({ "Type": kind }))).unwrap();
         watch.nothing_lost(&lab, &format!("to {kind}"));
         everybody_reaches_everybody(&lab);
     }
     let links = lab.node(0).ns.run(&["ip", "-br", "link"]).unwrap();
     assert!(links.contains("flannel.1") && !links.contains("flannel.ipip"), "{links}");
+}
+
+/// Routes that say themselves into which tunnel their packets go.
+fn is_geneve(lab: &Lab) {
+    for (index, node) in lab.nodes().iter().enumerate() {
+        let link = link(node, "flannel.gnv");
+        let info = &link["linkinfo"];
+        assert_eq!((&info["info_kind"], &info["info_data"]["external"]), (&json!("geneve"), &json!(true)), "{link:#}");
+        assert_eq!((&info["info_data"]["port"], &link["mtu"]), (&json!(6081), &json!(1430)), "{link:#}");
+        let other = 1 - index;
+        for (family, base, remote) in [
+            ("-4", format!("10.244.{}.0", other + 1), lab.node(other).underlay.addresses[0]),
+            ("-6", format!("fd00:10:244:{}::", other + 1), lab.node(other).underlay.addresses[1]),
+        ] {
+            let shown = node.ns.run(&["ip", "-d", family, "route", "show", "dev", "flannel.gnv"]).unwrap();
+            let route =
+                shown.lines().find(|line| line.contains(&format!("via {base}"))).unwrap_or_else(|| panic!("{shown}"));
+            let tunnel = if family == "-4" { "encap ip id 1" } else { "encap ip6 id 1" };
+            assert!(
+                route.contains(tunnel) && route.contains(&format!("dst {remote}")) && route.contains("onlink"),
+                "{route}"
+            );
+            let neighbours =
+                node.ns.run(&["ip", family, "neigh", "show", "dev", "flannel.gnv", "nud", "permanent"]).unwrap();
+            assert!(neighbours.contains(&base), "{neighbours}");
+        }
+        assert_eq!(node.subnet_env_value("FLANNEL_MTU").unwrap(), "1430");
+    }
+}
+
+#[test]
+fn geneve_carries_packets_of_both_families_and_heals() {
+    let Some(lab) = tunnelled(GENEVE, |_| ()) else { return };
+    is_geneve(&lab);
+    everybody_reaches_everybody(&lab);
+    let ns = &lab.node(0).ns;
+    let disturbances: [&[&str]; 4] = [
+        &["ip", "route", "del", "10.244.2.0/24"],
+        // The same route into a tunnel to nowhere.
+        &[
+            "ip",
+            "route",
+            "replace",
+            "10.244.2.0/24",
+            "encap",
+            "ip",
+            "id",
+            "9",
+            "dst",
+            "192.0.2.99",
+            "via",
+            "10.244.2.0",
+            "dev",
+            "flannel.gnv",
+            "onlink",
+        ],
+        &["ip", "neigh", "del", "10.244.2.0", "dev", "flannel.gnv"],
+        &["ip", "link", "del", "flannel.gnv"],
+    ];
+    for disturbance in disturbances {
+        ns.run(disturbance).unwrap();
+        eventually(&format!("{disturbance:?} undone"), Lab::PATIENCE, || answers(&lab, 0) && answers(&lab, 1));
+        lab.wait_settled().unwrap();
+        is_geneve(&lab);
+    }
+    // Beyond the first router, a packet without hops to spend would be lost.
+    let tunnel = ns.run(&["ip", "-d", "route", "show", "10.244.2.0/24"]).unwrap();
+    assert!(tunnel.contains("ttl 64"), "{tunnel}");
+}
+
+#[test]
+fn geneve_passes_a_router() {
+    let Some(lab) = tunnelled(GENEVE, |spec| spec.segments = 2) else { return };
+    everybody_reaches_everybody(&lab);
+}
+
+#[test]
+fn from_vxlan_to_geneve_and_back_under_traffic() {
+    let Some(lab) = tunnelled(GENEVE, |spec| spec.backend = json!({"Type": "vxlan"})) else { return };
+    everybody_reaches_everybody(&lab);
+    for kind in ["geneve", "vxlan"] {
+        let watch = Watch::at(&lab, FULL, PACE);
+        lab.swap(|| lab.set_backend(&json!({ "Type": kind }))).unwrap();
+        watch.nothing_lost(&lab, &format!("to {kind}"));
+        everybody_reaches_everybody(&lab);
+    }
 }

@@ -183,7 +183,9 @@ fn published_data_is_optional_and_bounded() {
 fn a_type_may_be_empty_and_its_absence_is_noted() {
     let mut record = peer();
     set(&mut record, "backend-type", "");
-    assert!(read(&record, 2).unwrap().unwrap().problems.is_empty());
+    let nameless = read(&record, 2).unwrap().unwrap();
+    assert!(nameless.problems.is_empty());
+    assert_eq!(nameless.offers[0].kind, "alloc", "as flannel's alloc says it");
     unset(&mut record, "backend-type");
     let read = read(&record, 2).unwrap().unwrap();
     assert_eq!(read.offers[0].kind, "");

@@ -23,7 +23,7 @@ impl Watch {
         Watch::at(lab, size, PACE)
     }
 
-    pub(super) fn at(lab: &Lab, size: usize, pace: Duration) -> Watch {
+    pub(crate) fn at(lab: &Lab, size: usize, pace: Duration) -> Watch {
         let watch = Watch(twill_lab::Watch::start(lab, size, pace).unwrap());
         thread::sleep(CALM);
         watch

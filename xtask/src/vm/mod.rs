@@ -1,0 +1,181 @@
+//! A virtual machine with Debian's kernel, for tests of what this machine's kernel lacks.
+//!
+//! The same end-to-end tests run in it, with the same programs, as in `cargo xtask test`; here it is the kernel that is
+//! another one. The machine is emulated, so it takes minutes. It has no network and no disk, and
+//! everything it needs is in its initial RAM disk.
+
+mod initrd;
+mod packages;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+use std::{io, thread};
+
+use crate::build::{program_path, target_dir};
+use crate::run::{Outcome, cargo, output};
+use packages::Packages;
+
+/// Tests of what not every kernel has. Those that a kernel with everything would skip are left out.
+const TESTS: [&str; 3] = ["tunnels::", "--skip", "refused_where"];
+/// MiB of memory that the machine gets. The RAM disk with its programs is in it twice for a moment.
+const MEMORY: u32 = 1400;
+/// So long it may run: emulated, and beside other work.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// Modules that a kernel would load by itself if it had a udev, or that are known by another name than they are asked for.
+const MODULES: [&str; 12] = [
+    "bridge",
+    "br_netfilter",
+    "veth",
+    "vxlan",
+    "nf_tables",
+    "nft_compat",
+    "nft_masq",
+    "nft_chain_nat",
+    "nft_ct",
+    "xt_comment",
+    "xt_MASQUERADE",
+    "xt_mark",
+];
+/// What the machine says when the tests have ended, with their exit status behind it.
+const ENDED: &str = "the tests ended with status ";
+
+/// Builds what is to be tested, and runs it.
+pub(crate) fn run_with(arguments: &[String]) -> Outcome {
+    crate::build::programs()?;
+    run(arguments, |line| {
+        let _ = writeln!(io::stdout(), "{line}");
+    })
+}
+
+/// Runs tests in the machine, by name as `cargo test` has them, or those that it is for. Everything that they say goes to
+/// `say`, line by line.
+pub(crate) fn run(arguments: &[String], mut say: impl FnMut(&str)) -> Outcome {
+    let packages = packages::get()?;
+    let begin = Instant::now();
+    let tests: Vec<&str> =
+        if arguments.is_empty() { TESTS.to_vec() } else { arguments.iter().map(String::as_str).collect() };
+    let dir = target_dir().join("vm");
+    fs::create_dir_all(&dir).map_err(|error| format!("cannot create {}: {error}", dir.display()))?;
+    let disk = dir.join("initrd");
+    initrd::write(&disk, &packages, &programs()?, &init(&tests))?;
+    let ended = Machine::start(&packages, &disk)?.watch(&mut say);
+    // It is large, and made anew each time.
+    let _ = fs::remove_file(&disk);
+    let status = ended?;
+    say(&format!("MEASURED the virtual machine took {:.0} s", begin.elapsed().as_secs_f64()));
+    if status == "0" { Ok(()) } else { Err(format!("tests in the virtual machine failed (status {status})")) }
+}
+
+/// What is tested, and the names that it has in the machine.
+fn programs() -> Outcome<Vec<(PathBuf, &'static str)>> {
+    let mut build = cargo();
+    build.args(["test", "--release", "--package", "twill-lab", "--test", "e2e", "--no-run"]);
+    build.args(["--message-format", "json-render-diagnostics"]);
+    let messages = output(&mut build)?;
+    let mut executable = messages.lines().filter_map(|line| line.split_once(r#""executable":""#)?.1.split_once('"'));
+    let test =
+        executable.next_back().map(|(path, _)| PathBuf::from(path)).ok_or("cargo did not say where the tests are")?;
+    Ok(vec![
+        (test, "/test/e2e"),
+        (program_path("twill"), "/test/twill"),
+        (program_path("twill-cni"), "/test/twill-cni"),
+    ])
+}
+
+/// The first process of the machine.
+fn init(tests: &[&str]) -> String {
+    let modules: String = MODULES.iter().map(|module| format!("modprobe {module}\n")).collect();
+    let tests = tests.join(" ");
+    format!(
+        "#!/bin/sh
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TWILL_BIN=/test/twill TWILL_CNI=/test/twill-cni
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs tmp /run
+mount -t tmpfs tmp /tmp
+{modules}ip link set lo up
+echo \"Linux $(cat /proc/sys/kernel/osrelease) in a virtual machine\"
+/test/e2e --test-threads=1 {tests}
+echo \"{ENDED}$?\"
+poweroff -f
+"
+    )
+}
+
+/// A machine that runs. It ends with this value.
+struct Machine(Child);
+
+impl Machine {
+    fn start(packages: &Packages, disk: &Path) -> Outcome<Self> {
+        let mut qemu = packages.qemu();
+        // Emulated: /dev/kvm inside of a cloud's machine is there and does not work often enough.
+        qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max"]);
+        qemu.args(["-m", &MEMORY.to_string(), "-smp", "2", "-nodefaults", "-nographic", "-no-reboot", "-nic", "none"]);
+        // A busy machine emulates a timer that the kernel would take for broken.
+        let parameters = "console=ttyS0 quiet panic=1 mitigations=off no_timer_check";
+        qemu.args(["-serial", "stdio", "-append", parameters]);
+        qemu.arg("-kernel").arg(&packages.kernel).arg("-initrd").arg(disk);
+        qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = qemu.spawn().map_err(|error| format!("the virtual machine could not be started: {error}"))?;
+        Ok(Self(child))
+    }
+
+    /// Passes on what it says until it is off, and returns the status of the tests.
+    fn watch(mut self, say: &mut impl FnMut(&str)) -> Outcome<String> {
+        let (sender, lines) = channel();
+        let outs = (self.0.stdout.take(), self.0.stderr.take());
+        let mut readers: Vec<Box<dyn BufRead + Send>> = Vec::new();
+        readers.extend(outs.0.map(|out| Box::new(BufReader::new(out)) as _));
+        readers.extend(outs.1.map(|out| Box::new(BufReader::new(out)) as _));
+        for reader in readers {
+            let sender = sender.clone();
+            thread::spawn(move || {
+                for line in reader.split(b'\n').map_while(Result::ok) {
+                    if sender.send(String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let end = Instant::now() + PATIENCE;
+        let (mut status, mut last) = (None, String::new());
+        loop {
+            match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    if let Some(said) = line.strip_prefix(ENDED) {
+                        status = Some(said.trim().to_owned());
+                    }
+                    say(&line);
+                    last = line;
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    return Err(format!("the virtual machine was not done after {PATIENCE:?}; it said last: {last}"));
+                }
+            }
+        }
+        status.ok_or_else(|| format!("the virtual machine ended before the tests did; it said last: {last}"))
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A program out of unpacked packages, with the libraries that are there.
+fn with_libraries(root: &Path, program: &Path) -> Command {
+    let mut command = crate::run::command(program);
+    let libraries =
+        ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"].map(|dir| root.join(dir).display().to_string());
+    command.env("LD_LIBRARY_PATH", libraries.join(":"));
+    command
+}

@@ -185,7 +185,7 @@ proptest! {
         let part = read(&datagram[..]);
         prop_assert!(part.peers.len() <= 3);
         let _ = read(&datagram[..length]);
-        let _ = decode::part(&datagram[16..].get(..length).unwrap_or_default());
+        let _ = decode::part(datagram[16..].get(..length).unwrap_or_default());
     }
 
     /// Any peer survives the way there and back.

@@ -2,6 +2,7 @@
 
 mod adoption;
 mod api;
+mod authors_run;
 mod backends;
 mod bad_input;
 mod claims;

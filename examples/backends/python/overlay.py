@@ -42,7 +42,7 @@ class Planner:
         plan = NodePlan(links=[], intents=[], publish=[], pod_mtu=node.uplink.mtu)
         for family in node.families:
             mac = mac_of(node, family.family)
-            mtu = node.uplink.mtu - OVERHEAD[family.family]
+            mtu = max(0, node.uplink.mtu - OVERHEAD[family.family])
             vxlan = Vxlan(vni, port=0, local=family.local, learning=False, gbp=False, metadata=False)
             address = Prefix(family.subnet.address, 32 if family.family == IpFamily.IPV4 else 128)
             plan.links.append(Link(link_name(node, vni, family.family), LinkKind_Vxlan(vxlan), mtu, mac, [address]))

@@ -285,8 +285,8 @@ fn flannels_values_reach_net_conf() {
         (json!({ "backend": "udp", "backendPort": 8285 }), json!({ "Type": "udp", "Port": 8285 })),
         (json!({ "backend": "ipip", "directRouting": true }), json!({ "Type": "ipip", "DirectRouting": true })),
         (
-            json!({ "backend": "wireguard", "backendPort": 1, "backendPortv6": 2, "psk": "a\"b\\c", "tunnelMode": "separate", "keepaliveInterval": 25, "mtu": 1400 }),
-            json!({ "Type": "wireguard", "ListenPort": 1, "ListenPortV6": 2, "PSK": "a\"b\\c", "Mode": "separate", "PersistentKeepaliveInterval": 25, "MTU": 1400 }),
+            json!({ "backend": "wireguard", "backendPort": 1, "backendPortv6": 2, "psk": "++8+EjRWeJD77z4SNFZ4kPvvPhI0VniQ++8+EjRWeJA=", "tunnelMode": "separate", "keepaliveInterval": 25, "mtu": 1400 }),
+            json!({ "Type": "wireguard", "ListenPort": 1, "ListenPortV6": 2, "PSK": "++8+EjRWeJD77z4SNFZ4kPvvPhI0VniQ++8+EjRWeJA=", "Mode": "separate", "PersistentKeepaliveInterval": 25, "MTU": 1400 }),
         ),
         // Ours: an object of any shape.
         (

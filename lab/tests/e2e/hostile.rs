@@ -176,7 +176,7 @@ fn a_component_that_wants_too_much() {
     harms_only_the_victim("much-data", json!({}), &["more than 4 MiB"]);
     harms_only_the_victim("million-intents", json!({}), &["more than"]);
     harms_nobody(&json!({"Do": "many-links"}), &["9 links"]);
-    harms_nobody(&json!({"Do": "unsupported-link"}), &["geneve"]);
+    harms_nobody(&json!({"Do": "unsupported-link"}), &["link.dummy"]);
 }
 
 #[test]

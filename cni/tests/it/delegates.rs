@@ -4,6 +4,7 @@
 //! They need root and the plugins of the package containernetworking-plugins; without, each test says so on stderr.
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::Command;
 
@@ -34,7 +35,7 @@ fn on_a_node(name: &str, test: fn(Node)) {
 /// Runs `test` on a thread with namespaces of its own. Nothing that it mounts or makes is seen outside.
 fn on_a_node_with(exec: bool, name: &str, test: fn(Node)) {
     if let Some(reason) = obstacle() {
-        eprintln!("SKIPPED {name}: {reason}");
+        let _ = writeln!(io::stderr(), "SKIPPED {name}: {reason}");
         return;
     }
     let body = move || {
@@ -326,7 +327,8 @@ fn flannels_plugin_detaches_pods_of_ours() {
 fn plugins_too_old_for_the_network_fail_cleanly() {
     on_a_node_with(true, "plugins_too_old_for_the_network_fail_cleanly", |node| {
         if sh("CNI_COMMAND=VERSION /usr/lib/cni/bridge < /dev/null").contains("\"1.1.0\"") {
-            eprintln!("SKIPPED plugins_too_old_for_the_network_fail_cleanly: these plugins are not too old");
+            let why = "these plugins are not too old";
+            let _ = writeln!(io::stderr(), "SKIPPED plugins_too_old_for_the_network_fail_cleanly: {why}");
             return;
         }
         node.run("ADD", "c1", "eth0", &conf("1.1.0")).error(1);

@@ -203,6 +203,8 @@ fn link(message: &RawMessage<'_>) -> Option<Event> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use rustix::net::sockopt::set_socket_recv_buffer_size;
     use rustix::thread::{UnshareFlags, unshare_unsafe};
     use twill_model::Mac;
@@ -223,7 +225,8 @@ mod tests {
             rustix::io::Result::Ok(())
         });
         if let Err(error) = outcome.join().unwrap() {
-            println!("SKIPPED what_does_not_fit_is_an_overrun_and_then_it_goes_on: no network namespace: {error}");
+            let test = "what_does_not_fit_is_an_overrun_and_then_it_goes_on";
+            let _ = writeln!(std::io::stderr(), "SKIPPED {test}: no network namespace: {error}");
         }
     }
 

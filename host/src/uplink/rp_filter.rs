@@ -184,6 +184,7 @@ fn read(interface: &str) -> io::Result<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::process::Command;
     use std::thread;
 
@@ -204,7 +205,9 @@ mod tests {
         };
         match thread::Builder::new().name(name.to_owned()).spawn(run).unwrap().join() {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => println!("SKIPPED {name}: cannot make a network namespace: {error}"),
+            Ok(Err(error)) => {
+                let _ = writeln!(std::io::stderr(), "SKIPPED {name}: cannot make a network namespace: {error}");
+            }
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }

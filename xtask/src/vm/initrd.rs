@@ -20,6 +20,10 @@ const MODULES: [&str; 6] =
     ["kernel/net", "kernel/lib", "kernel/crypto", "kernel/arch/x86/crypto", "kernel/drivers/net", "kernel/fs/nls"];
 /// Drivers of hardware, which is not there.
 const HARDWARE: &str = "kernel/drivers/net/ethernet";
+/// Where Debian has the reference's plugins.
+pub(super) const PLUGINS: &str = "/usr/lib/cni";
+/// Those that tests compare with.
+const REFERENCE: [&str; 2] = ["bridge", "host-local"];
 /// Extensions of iptables.
 const EXTENSIONS: &str = "/usr/lib/x86_64-linux-gnu/xtables";
 
@@ -40,7 +44,7 @@ enum Content {
 struct Tree(BTreeMap<String, Content>);
 
 /// Writes it, with these programs at these places and this text as the first process.
-pub(super) fn write(file: &Path, packages: &Packages, programs: &[(PathBuf, &str)], init: &str) -> Outcome {
+pub(super) fn write(file: &Path, packages: &Packages, programs: &[(PathBuf, String)], init: &str) -> Outcome {
     let mut tree = Tree::default();
     for dir in ["/proc", "/sys", "/dev", "/run", "/tmp", "/root", "/var/lib/cni", "/etc", "/mnt"] {
         tree.add(dir, Content::Directory);
@@ -57,6 +61,10 @@ pub(super) fn write(file: &Path, packages: &Packages, programs: &[(PathBuf, &str
     }
     for name in TABLES {
         tree.add(&format!("/usr/sbin/{name}"), Content::Link("xtables-nft-multi".into()));
+    }
+    for name in REFERENCE {
+        let plugin = format!("{PLUGINS}/{name}");
+        tree.program(Path::new(&plugin), &plugin)?;
     }
     for (path, name) in programs {
         tree.program(path, name)?;

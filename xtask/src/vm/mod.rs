@@ -1,8 +1,8 @@
 //! A virtual machine with Debian's kernel, for tests of what this machine's kernel lacks.
 //!
-//! The same end-to-end tests run in it, with the same programs, as in `cargo xtask test`; here it is the kernel that is
-//! another one. The machine is emulated, so it takes minutes. It has no network and no disk, and
-//! everything it needs is in its initial RAM disk.
+//! The same tests run in it, with the same programs, as in `cargo xtask test`; here it is the kernel that is another one. The
+//! machine is emulated, so it takes minutes. It has no network and no disk, and everything it needs is in its initial RAM
+//! disk.
 
 mod initrd;
 mod packages;
@@ -17,10 +17,22 @@ use std::{io, thread};
 
 use crate::build::{program_path, target_dir};
 use crate::run::{Outcome, cargo, output};
+use initrd::PLUGINS;
 use packages::Packages;
 
-/// Tests of what not every kernel has. Those that a kernel with everything would skip are left out.
-const TESTS: [&str; 3] = ["tunnels::", "--skip", "refused_where"];
+/// A test program, and which of its tests are of what not every kernel has.
+struct Suite {
+    package: &'static str,
+    name: &'static str,
+    tests: &'static str,
+}
+
+/// Those that a kernel with everything would skip are left out.
+const SUITES: [Suite; 3] = [
+    Suite { package: "twill-netlink", name: "kernel", tests: "wireguard::" },
+    Suite { package: "twill-lab", name: "cni", tests: "vlans trunks_and_the_default_vlan" },
+    Suite { package: "twill-lab", name: "e2e", tests: "tunnels:: wireguard:: --skip refused_where" },
+];
 /// MiB of memory that the machine gets. The RAM disk with its programs is in it twice for a moment.
 const MEMORY: u32 = 1400;
 /// So long it may run: emulated, and beside other work.
@@ -51,17 +63,21 @@ pub(crate) fn run_with(arguments: &[String]) -> Outcome {
     })
 }
 
-/// Runs tests in the machine, by name as `cargo test` has them, or those that it is for. Everything that they say goes to
-/// `say`, line by line.
+/// Runs end-to-end tests in the machine, by name as `cargo test` has them, or all that it is for. Everything that they say
+/// goes to `say`, line by line.
 pub(crate) fn run(arguments: &[String], mut say: impl FnMut(&str)) -> Outcome {
     let packages = packages::get()?;
     let begin = Instant::now();
-    let tests: Vec<&str> =
-        if arguments.is_empty() { TESTS.to_vec() } else { arguments.iter().map(String::as_str).collect() };
     let dir = target_dir().join("vm");
     fs::create_dir_all(&dir).map_err(|error| format!("cannot create {}: {error}", dir.display()))?;
     let disk = dir.join("initrd");
-    initrd::write(&disk, &packages, &programs()?, &init(&tests))?;
+    let named = arguments.join(" ");
+    let [.., end_to_end] = &SUITES;
+    let suites = match named.as_str() {
+        "" => SUITES.iter().map(|suite| (suite, suite.tests)).collect(),
+        named => vec![(end_to_end, named)],
+    };
+    initrd::write(&disk, &packages, &programs()?, &init(&suites))?;
     let ended = Machine::start(&packages, &disk)?.watch(&mut say);
     // It is large, and made anew each time.
     let _ = fs::remove_file(&disk);
@@ -71,28 +87,45 @@ pub(crate) fn run(arguments: &[String], mut say: impl FnMut(&str)) -> Outcome {
 }
 
 /// What is tested, and the names that it has in the machine.
-fn programs() -> Outcome<Vec<(PathBuf, &'static str)>> {
+fn programs() -> Outcome<Vec<(PathBuf, String)>> {
     let mut build = cargo();
-    build.args(["test", "--release", "--package", "twill-lab", "--test", "e2e", "--no-run"]);
-    build.args(["--message-format", "json-render-diagnostics"]);
+    build.args(["test", "--release", "--no-run", "--message-format", "json-render-diagnostics"]);
+    for suite in &SUITES {
+        build.args(["--package", suite.package, "--test", suite.name]);
+    }
     let messages = output(&mut build)?;
-    let mut executable = messages.lines().filter_map(|line| line.split_once(r#""executable":""#)?.1.split_once('"'));
-    let test =
-        executable.next_back().map(|(path, _)| PathBuf::from(path)).ok_or("cargo did not say where the tests are")?;
-    Ok(vec![
-        (test, "/test/e2e"),
-        (program_path("twill"), "/test/twill"),
-        (program_path("twill-cni"), "/test/twill-cni"),
-    ])
+    let built = |suite: &Suite| {
+        let name = format!(r#""name":"{}""#, suite.name);
+        let of_it = |line: &&str| line.contains(&name) && line.contains(suite.package);
+        let line =
+            messages.lines().filter(of_it).find_map(|line| line.split_once(r#""executable":""#)?.1.split_once('"'));
+        let missing = || format!("cargo did not say where the tests {} of {} are", suite.name, suite.package);
+        line.map(|(path, _)| (PathBuf::from(path), suite.path())).ok_or_else(missing)
+    };
+    let mut programs = SUITES.iter().map(built).collect::<Outcome<Vec<_>>>()?;
+    for name in ["twill", "twill-cni"] {
+        programs.push((program_path(name), format!("/test/{name}")));
+    }
+    Ok(programs)
+}
+
+impl Suite {
+    /// Where the program is in the machine.
+    fn path(&self) -> String {
+        format!("/test/{}-{}", self.package, self.name)
+    }
 }
 
 /// The first process of the machine.
-fn init(tests: &[&str]) -> String {
+fn init(suites: &[(&Suite, &str)]) -> String {
     let modules: String = MODULES.iter().map(|module| format!("modprobe {module}\n")).collect();
-    let tests = tests.join(" ");
+    let runs: String = suites
+        .iter()
+        .map(|(suite, tests)| format!("{} --test-threads=1 {tests} || status=$?\n", suite.path()))
+        .collect();
     format!(
         "#!/bin/sh
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TWILL_BIN=/test/twill TWILL_CNI=/test/twill-cni
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TWILL_BIN=/test/twill TWILL_CNI=/test/twill-cni CNI_PATH={PLUGINS}
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
@@ -100,8 +133,8 @@ mount -t tmpfs tmp /run
 mount -t tmpfs tmp /tmp
 {modules}ip link set lo up
 echo \"Linux $(cat /proc/sys/kernel/osrelease) in a virtual machine\"
-/test/e2e --test-threads=1 {tests}
-echo \"{ENDED}$?\"
+status=0
+{runs}echo \"{ENDED}$status\"
 poweroff -f
 "
     )

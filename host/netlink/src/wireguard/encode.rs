@@ -11,7 +11,6 @@ use super::WireguardPeer;
 use super::number::{
     ALLOWED_ADDRESS, ALLOWED_FAMILY, ALLOWED_LENGTH, DEVICE_INDEX, DEVICE_PEERS, DEVICE_PORT, DEVICE_PRIVATE_KEY,
     ELEMENT, PEER_ALLOWED, PEER_ENDPOINT, PEER_FLAGS, PEER_KEEPALIVE, PEER_PRESHARED_KEY, PEER_PUBLIC_KEY, REMOVE_ME,
-    REPLACE_ALLOWED,
 };
 
 /// Bytes of the two headers.
@@ -53,28 +52,46 @@ pub(super) fn peers(index: u32, peers: Attributes) -> Attributes {
     link(index).nest(DEVICE_PEERS, peers)
 }
 
-/// A peer that shall be so; everything is said, so that nothing of what was there before stays. A network that another
-/// peer has goes over in the same step.
+/// Nobody's key: the point that public keys are multiples of.
+const NOBODY: PublicKey = {
+    let mut bytes = [0; 32];
+    bytes[0] = 9;
+    PublicKey(bytes)
+};
+
+/// A peer that shall be so. A network that another peer has goes over in the same step; those that this one has beside
+/// them stay.
+///
+/// The kernel can replace all networks of a peer instead (`WGPEER_F_REPLACE_ALLOWEDIPS`), but for a moment the peer then
+/// has none.
 pub(super) fn put(key: PublicKey, peer: &WireguardPeer) -> Attributes {
     let none = [0; 32];
     let preshared = peer.preshared.as_ref().map_or(&none, SecretKey::bytes);
-    let allowed = peer.allowed.iter().fold(Attributes::default(), |list, net| list.nest(ELEMENT, allowed(net)));
-    let mut peer_attributes = Attributes::default()
-        .bytes(PEER_PUBLIC_KEY, &key.0)
-        .u32(PEER_FLAGS, REPLACE_ALLOWED)
-        .bytes(PEER_PRESHARED_KEY, preshared);
+    let mut peer_attributes = Attributes::default().bytes(PEER_PUBLIC_KEY, &key.0).bytes(PEER_PRESHARED_KEY, preshared);
     if let Some(endpoint) = peer.endpoint {
         peer_attributes = peer_attributes.bytes(PEER_ENDPOINT, &socket_address(endpoint));
     }
-    let peer_attributes =
-        peer_attributes.bytes(PEER_KEEPALIVE, &peer.keepalive.unwrap_or(0).to_ne_bytes()).nest(PEER_ALLOWED, allowed);
+    let peer_attributes = peer_attributes
+        .bytes(PEER_KEEPALIVE, &peer.keepalive.unwrap_or(0).to_ne_bytes())
+        .nest(PEER_ALLOWED, networks(&peer.allowed));
     Attributes::default().nest(ELEMENT, peer_attributes)
+}
+
+/// Takes networks away from whichever peers have them: they go over to a peer that nobody is, and go with it. To be said
+/// when a peer that takes one over has taken it.
+pub(super) fn take_away(list: &[IpNet]) -> Attributes {
+    let nobody = Attributes::default().bytes(PEER_PUBLIC_KEY, &NOBODY.0).nest(PEER_ALLOWED, networks(list));
+    Attributes::default().nest(ELEMENT, nobody).and(&delete(NOBODY))
 }
 
 /// A peer that shall not be. That there is none is no error.
 pub(super) fn delete(key: PublicKey) -> Attributes {
     let peer = Attributes::default().bytes(PEER_PUBLIC_KEY, &key.0).u32(PEER_FLAGS, REMOVE_ME);
     Attributes::default().nest(ELEMENT, peer)
+}
+
+fn networks(list: &[IpNet]) -> Attributes {
+    list.iter().fold(Attributes::default(), |list, net| list.nest(ELEMENT, allowed(net)))
 }
 
 fn allowed(net: &IpNet) -> Attributes {

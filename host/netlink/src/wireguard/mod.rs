@@ -134,7 +134,6 @@ mod number {
     pub(super) const PEER_ALLOWED: u16 = 9;
 
     pub(super) const REMOVE_ME: u32 = 1;
-    pub(super) const REPLACE_ALLOWED: u32 = 2;
 
     pub(super) const ALLOWED_FAMILY: u16 = 1;
     pub(super) const ALLOWED_ADDRESS: u16 = 2;

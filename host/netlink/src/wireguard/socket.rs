@@ -1,15 +1,17 @@
 //! The conversation with the kernel about WireGuard.
 
+use std::collections::{HashMap, HashSet};
 use std::io;
 
+use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
 use netlink_sys::protocols::NETLINK_GENERIC;
 use rustix::io::Errno;
-use twill_model::SecretKey;
+use twill_model::{PublicKey, SecretKey};
 use twill_wire::Attributes;
 use twill_wire::message::NLMSG_ERROR;
 
-use super::{Part, decode, encode, join, number};
+use super::{Part, WireguardPeer, decode, encode, join, number};
 use crate::apply::Applied;
 use crate::socket::Channel;
 use crate::{Error, Key, Operation, OperationError, Value, dump};
@@ -60,22 +62,58 @@ impl Socket {
         self.set(&encode::device(link, key, port))
     }
 
-    /// Does operations on peers, in their order.
+    /// Does operations on peers, in their order. A peer keeps the networks that it shall keep all the while.
     pub(crate) fn apply(&mut self, operations: &[Operation]) -> Applied {
         let mut applied = Applied::default();
+        for run in operations.chunk_by(|a, b| link_of(a) == link_of(b)) {
+            let Some(link) = run.first().and_then(link_of) else { continue };
+            let surplus = self.surplus(link, run);
+            let mut done = self.write(link, run);
+            for (key, networks) in surplus {
+                if done.failed.iter().any(|(failed, _)| *failed == key) {
+                    continue;
+                }
+                done.sends += 1;
+                if let Err(error) = self.set(&encode::peers(link, encode::take_away(&networks))) {
+                    done.failed.push((key, error));
+                }
+            }
+            applied.add(done);
+        }
+        applied
+    }
+
+    /// What peers have beside what they shall have, and nobody else shall have either. If the link cannot be read now, the
+    /// next comparison finds it.
+    fn surplus(&mut self, link: u32, operations: &[Operation]) -> Vec<(Key, Vec<IpNet>)> {
+        let puts: HashMap<PublicKey, &WireguardPeer> = operations.iter().filter_map(wanted).collect();
+        if puts.is_empty() {
+            return Vec::new();
+        }
+        let there = self.device(link).ok().flatten().map(|device| device.peers).unwrap_or_default();
+        let kept: HashSet<&IpNet> = puts.values().flat_map(|peer| &peer.allowed).collect();
+        let beside = |peer: &WireguardPeer| -> Vec<IpNet> {
+            peer.allowed.iter().filter(|network| !kept.contains(network)).copied().collect()
+        };
+        let of = |(key, peer): &(PublicKey, WireguardPeer)| puts.contains_key(key).then(|| (*key, beside(peer)));
+        let surplus = there.iter().filter_map(of).filter(|(_, networks)| !networks.is_empty());
+        surplus.map(|(key, networks)| (Key::WireguardPeer { link, key }, networks)).collect()
+    }
+
+    fn write(&mut self, link: u32, operations: &[Operation]) -> Applied {
+        let mut applied = Applied::default();
         let mut rest = operations;
-        while let Some(first) = rest.first() {
-            let Some(link) = link_of(first) else { break };
+        while !rest.is_empty() {
             let mut list = Attributes::default();
             let fits = |operation: &&Operation| {
-                let fits = link_of(operation) == Some(link) && list.as_bytes().len() < MOST_BYTES;
+                let fits = list.as_bytes().len() < MOST_BYTES;
                 if fits {
                     list = std::mem::take(&mut list).and(&element(operation));
                 }
                 fits
             };
             let count = rest.iter().take_while(fits).count();
-            let (batch, later) = rest.split_at(count.max(1));
+            let (batch, later) = rest.split_at(count);
             rest = later;
             applied.messages += batch.len();
             applied.sends += 1;
@@ -83,7 +121,7 @@ impl Socket {
                 Ok(()) => {}
                 Err(error) if batch.len() == 1 => applied.failed.extend(batch.iter().map(|o| (o.key(), error.clone()))),
                 // The kernel does not say which one it refuses.
-                Err(_) => batch.iter().for_each(|operation| applied.add(self.apply(std::slice::from_ref(operation)))),
+                Err(_) => batch.iter().for_each(|one| applied.add(self.write(link, std::slice::from_ref(one)))),
             }
         }
         applied
@@ -127,12 +165,20 @@ impl Channel {
 
 /// The peer that an operation is about, as part of a message; nothing for operations on other things.
 fn element(operation: &Operation) -> Attributes {
-    match (operation.key(), operation) {
-        (Key::WireguardPeer { key, .. }, Operation::Put { value: Value::WireguardPeer(peer), .. }) => {
-            encode::put(key, peer)
-        }
-        (Key::WireguardPeer { key, .. }, Operation::Delete { .. }) => encode::delete(key),
+    match (operation.key(), wanted(operation)) {
+        (_, Some((key, peer))) => encode::put(key, peer),
+        (Key::WireguardPeer { key, .. }, None) => encode::delete(key),
         _ => Attributes::default(),
+    }
+}
+
+/// The peer that there shall be.
+fn wanted(operation: &Operation) -> Option<(PublicKey, &WireguardPeer)> {
+    match operation {
+        Operation::Put { key: Key::WireguardPeer { key, .. }, value: Value::WireguardPeer(peer), .. } => {
+            Some((*key, peer))
+        }
+        _ => None,
     }
 }
 

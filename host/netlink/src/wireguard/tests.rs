@@ -30,18 +30,16 @@ fn a_peer_as_wg_set_writes_it() {
     let request = encode::message((0x1c, 1), number::SET_DEVICE, 5, 7, &encode::peers(9, encode::put(KEY, &peer())));
     let expected = bytes(&[
         // The message: length, family, REQUEST and ACK, number, no sender.
-        &[176, 0, 0, 0, 0x1c, 0, 5, 0, 7, 0, 0, 0, 0, 0, 0, 0],
+        &[168, 0, 0, 0, 0x1c, 0, 5, 0, 7, 0, 0, 0, 0, 0, 0, 0],
         // SET_DEVICE, version 1.
         &[1, 1, 0, 0],
         // WGDEVICE_A_IFINDEX.
         &[8, 0, 1, 0, 9, 0, 0, 0],
         // WGDEVICE_A_PEERS, with one element.
-        &[148, 0, 8, 0x80, 144, 0, 0, 0x80],
+        &[140, 0, 8, 0x80, 136, 0, 0, 0x80],
         // WGPEER_A_PUBLIC_KEY.
         &[36, 0, 1, 0],
         &[0x11; 32],
-        // WGPEER_A_FLAGS: REPLACE_ALLOWEDIPS.
-        &[8, 0, 3, 0, 2, 0, 0, 0],
         // WGPEER_A_PRESHARED_KEY.
         &[36, 0, 2, 0],
         &[0x22; 32],
@@ -70,6 +68,30 @@ fn a_peer_that_goes_and_a_link_that_gets_its_key() {
     let device = encode::device(9, &SecretKey::new([0x33; 32]), 51820);
     let expected: &[&[u8]] = &[&[8, 0, 1, 0, 9, 0, 0, 0], &[36, 0, 3, 0], &[0x33; 32], &[6, 0, 6, 0, 0x6c, 0xca, 0, 0]];
     assert_eq!(device.as_bytes(), bytes(expected));
+}
+
+#[cfg(target_endian = "little")]
+#[test]
+fn networks_that_go_away_go_to_nobody_first() {
+    let request = encode::take_away(&["10.244.2.0/24".parse().unwrap()]);
+    let mut nobody = [0; 32];
+    nobody[0] = 9;
+    let expected: &[&[u8]] = &[
+        // A peer with a network.
+        &[72, 0, 0, 0x80],
+        &[36, 0, 1, 0],
+        &nobody,
+        &[32, 0, 9, 0x80, 28, 0, 0, 0x80],
+        &[6, 0, 1, 0, 2, 0, 0, 0],
+        &[8, 0, 2, 0, 10, 244, 2, 0],
+        &[5, 0, 3, 0, 24, 0, 0, 0],
+        // WGPEER_A_FLAGS: REMOVE_ME.
+        &[48, 0, 0, 0x80],
+        &[36, 0, 1, 0],
+        &nobody,
+        &[8, 0, 3, 0, 1, 0, 0, 0],
+    ];
+    assert_eq!(request.as_bytes(), bytes(expected));
 }
 
 #[cfg(target_endian = "little")]

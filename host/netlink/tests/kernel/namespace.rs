@@ -1,5 +1,6 @@
 //! A network namespace for a test, and the tools in it.
 
+use std::io::{self, Write};
 use std::process::Command;
 use std::thread;
 
@@ -7,6 +8,11 @@ use ipnet::IpNet;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use serde_json::Value as Json;
 use twill_netlink::{Interest, Key, Operation, RouteValue, Tables, Value};
+
+/// Says loudly that a test did not run, around the capture of the test runner.
+pub(crate) fn skip(test: &str, why: &str) {
+    let _ = writeln!(io::stderr(), "SKIPPED {test}: {why}");
+}
 
 /// Runs the test on a thread of its own, in a namespace of its own. Skipped without the right to make one.
 pub(crate) fn isolated<F: Future<Output = ()>>(name: &str, test: impl FnOnce() -> F + Send + 'static) {
@@ -24,7 +30,7 @@ pub(crate) fn isolated<F: Future<Output = ()>>(name: &str, test: impl FnOnce() -
         .join();
     match outcome {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => println!("SKIPPED {name}: cannot make a network namespace: {error}"),
+        Ok(Err(error)) => skip(name, &format!("cannot make a network namespace: {error}")),
         Err(panic) => std::panic::resume_unwind(panic),
     }
 }

@@ -8,7 +8,7 @@ use twill_netlink::{
     Action, Contact, Interest, Key, LinkWanted, Links, Operation, Tables, Value, WireguardDevice, WireguardPeer,
 };
 
-use crate::namespace::{apply, isolated, sh};
+use crate::namespace::{apply, isolated, sh, skip};
 
 /// Private keys, and what `wg pubkey` makes of them (the second pair: RFC 7748, section 6.1).
 const ALICE: [&str; 2] =
@@ -21,7 +21,7 @@ async fn sockets(test: &str) -> Option<(Links, Tables)> {
     if tables.has_wireguard().await.unwrap() {
         return Some((Links::open().unwrap(), tables));
     }
-    println!("SKIPPED {test}: this kernel has no WireGuard (`modprobe wireguard` loads it where it is a module)");
+    skip(test, "this kernel has no WireGuard; `cargo xtask vm` has a kernel that does");
     None
 }
 
@@ -133,7 +133,19 @@ fn peers_are_put_changed_and_removed() {
         // Everything that is not said any more goes.
         let less = peer(Some("192.0.2.9:7"), &["10.244.2.0/25"]);
         apply(&tables, vec![put(link, key(1), less.clone())]).await;
-        assert_eq!(plain(&peers(&tables, link).await[0].1), less);
+        assert_eq!(plain(&peers(&tables, link).await[0].1), less.clone());
+
+        // One that goes from one peer to another in the same step stays with the other, whatever the order.
+        let [one, two] = ["10.244.2.0/25", "10.244.4.0/24"];
+        for [first, second] in [[one, two], [two, one]] {
+            let ends = [put(link, key(1), peer(None, &[first])), put(link, key(3), peer(None, &[second]))];
+            apply(&tables, ends.into()).await;
+            let seen = peers(&tables, link).await;
+            assert_eq!(seen.len(), 3, "nobody stays: {seen:?}");
+            assert_eq!([&seen[0].1.allowed, &seen[2].1.allowed].map(|nets| nets[..].len()), [1, 1]);
+            assert_eq!([seen[0].1.allowed[0], seen[2].1.allowed[0]], [first, second].map(|net| net.parse().unwrap()));
+        }
+        apply(&tables, vec![put(link, key(1), less), put(link, key(3), peer(None, &[]))]).await;
 
         // A peer with another key: its networks go over at once, and the old one has none.
         let moved = [put(link, key(4), six.clone())];

@@ -115,9 +115,7 @@ fn bench(arguments: &[String]) -> Outcome {
     build::components(&build::BACKENDS, &dir)?;
     let component = format!("--component={}", dir.join("vxlan.wasm").display());
     let mut measured = vec!["bench".to_string(), component];
-    if kube::Extent::of(arguments).is_some() {
-        measured.push(format!("--whole-nodes={}", build::example("whole_nodes")?.display()));
-    }
+    measured.push(format!("--whole-nodes={}", build::example("whole_nodes")?.display()));
     if arguments.iter().any(|argument| argument == "--cni") {
         setup::reference_plugins()?;
         measured.push(format!("--bare-attach={}", build::example("bare_attach")?.display()));

@@ -14,6 +14,7 @@ mod options;
 mod own;
 mod peering;
 mod pool;
+pub mod progress;
 mod publish;
 pub mod readiness;
 mod report;
@@ -50,6 +51,7 @@ pub use firewall::{BridgeCheck, FirewallOptions};
 pub use options::{NodeIdentity, NodesFrom, Options};
 use own::Own;
 use peering::{Job, Peering};
+use progress::Mark;
 use publish::Publisher;
 use readiness::ReadinessSocket;
 use startup::{Feeding, Startup};
@@ -176,6 +178,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     let component_load = attached.iter().map(time).sum::<Duration>();
     let Some(node) = startup.identify(&options.node).await? else { return Ok(()) };
     let Some(feeding) = startup.read_nodes(&node).await? else { return Ok(()) };
+    let nodes_known = Some(Mark::now(started));
     let record = store.get(&node);
     let mut own = Own::discover(&node, &options, &conf, &mut dataplane, record.as_deref()).await?;
     own.provide_key(&attached, &options.key_files, &mut dataplane).await.map_err(StartError::Own)?;
@@ -208,7 +211,11 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         pulse,
         problems: BTreeMap::new(),
         starting: true,
-        timings: Timings { first_route_ms: None, component_load_ms: component_load.as_secs_f64() * 1000.0 },
+        timings: Timings {
+            nodes_known,
+            component_load_ms: component_load.as_secs_f64() * 1000.0,
+            ..Timings::default()
+        },
     };
     let result = daemon.live(startup, feeding).await;
     drop((socket, control, readiness));
@@ -432,6 +439,9 @@ impl Daemon {
         if self.timings.first_route_ms.is_none() {
             let first = self.dataplane.first_route();
             self.timings.first_route_ms = first.map(|at| at.duration_since(self.started).as_secs_f64() * 1000.0);
+        }
+        if self.timings.in_kernel.is_none() && self.peering.settled && self.dataplane.table().is_idle(Instant::now()) {
+            self.timings.in_kernel = Some(Mark::now(self.started));
         }
     }
 

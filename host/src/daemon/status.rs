@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use twill_firewall::Mode;
 use twill_model::Family;
 
+use super::progress::Mark;
 use super::socket::{SocketFile, accept};
 use crate::dataplane::{Cause, Object};
 use crate::nodes::{NodeStore, Source};
@@ -433,6 +434,12 @@ pub struct Counters {
 /// How long things took, in milliseconds.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Timings {
+    /// When all nodes had been read.
+    #[serde(default)]
+    pub nodes_known: Option<Mark>,
+    /// When every peer had been asked about, and the kernel had everything that was wanted and that it took.
+    #[serde(default)]
+    pub in_kernel: Option<Mark>,
     /// From the start of the process to the first route in the kernel.
     pub first_route_ms: Option<f64>,
     /// Loading the components, compiling included.

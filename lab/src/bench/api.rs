@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use twill_lab::{ControlPlane, KubePrograms, Kubectl, Lab, LabError, LabSpec, Manifest, Node, Process, Result};
 
-use super::daemon::alone;
-use super::said::{Said, rest, settle};
+use super::cluster::alone;
+use super::said::{Said, Settled, rest, settle};
 use super::sample::{Figure, Unit, milliseconds};
 use super::usage::{Memory, cpu, memory};
 use super::{paper, report, system};
@@ -56,12 +56,11 @@ pub(super) fn measure(spec: LabSpec, peers: u32, node_kib: usize, whole_nodes: O
     let begin = Instant::now();
     node.start()?;
     let ready = super::said::ready(node, PATIENCE)?;
-    let (used, _) = settle(node, peers as usize, PATIENCE)?;
+    let Settled { cpu: used, memory: held, .. } = settle(node, peers as usize, PATIENCE)?;
     let arrived = received(node)? - before;
     figures.push(line("start → ready (pods can start)", Unit::Ms, milliseconds(ready - begin)));
     figures.push(line("start: CPU", Unit::Ms, milliseconds(used)));
     figures.push(line("start: received, per Node", Unit::Bytes, arrived as f64 / f64::from(peers)));
-    let held = memory(daemon_pid(node)?);
 
     let before = Said::ask(cluster.lab.node(0))?.counters;
     let phase = cluster.beat(None)?;

@@ -79,7 +79,7 @@ fn batch(ns: &NetNs, peers: u32) -> Result<Cost> {
 }
 
 /// Runs a program to its end, and reads its CPU time before it is buried.
-fn child(command: &mut Command) -> Result<Cost> {
+pub(super) fn child(command: &mut Command) -> Result<Cost> {
     let name = command.get_program().to_string_lossy().into_owned();
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let begin = std::time::Instant::now();
@@ -92,7 +92,7 @@ fn child(command: &mut Command) -> Result<Cost> {
     let cost = Cost { wall: begin.elapsed(), cpu: usage::cpu(pid) };
     let status = child.wait().map_err(system(format!("wait for {name}")))?;
     if !status.success() {
-        return Err(LabError::Spec(format!("`{name} -batch` failed ({status})")));
+        return Err(LabError::Spec(format!("`{name}` failed ({status})")));
     }
     Ok(cost)
 }

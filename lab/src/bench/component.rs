@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 use twill_lab::{Lab, LabError, LabSpec, Result};
 
 use super::Budget;
-use super::daemon::{alone, forget_everything, forget_readiness};
+use super::cluster::{alone, forget_everything, forget_readiness};
 use super::report;
-use super::said::{Backend, ready, settle};
+use super::said::{Backend, Settled, ready, settle};
 use super::sample::{Figure, Sample, Unit};
-use super::usage::memory;
 
 /// Whatever takes longer is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -79,12 +78,11 @@ impl Starts {
         let begin = Instant::now();
         node.start()?;
         let ready = ready(node, PATIENCE)?;
-        let (cpu, said) = settle(node, 0, PATIENCE)?;
+        let Settled { cpu, memory, said } = settle(node, 0, PATIENCE)?;
         let backend = said.backends.into_iter().next();
         let backend = backend
             .filter(|backend| backend.origin == origin)
             .ok_or_else(|| LabError::Spec(format!("the daemon does not run the component {origin}: {}", node.log())))?;
-        let memory = node.daemon_pid().map(memory).unwrap_or_default();
         self.wall.time(ready - begin);
         self.cpu.time(cpu);
         self.resident.push(memory.resident as f64);

@@ -21,6 +21,7 @@ const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_CREATE: u16 = 0x400;
+const NLM_F_DUMP: u16 = 0x300;
 const HEADER: usize = 16;
 const RECEIVE_BUFFER: usize = 32 * 1024 * 1024;
 
@@ -38,6 +39,13 @@ pub(super) struct Netlink {
 }
 
 impl Packer {
+    /// Appends a question for everything of a kind.
+    pub(super) fn question(&mut self, kind: u16, header: &[u8]) {
+        let start = self.bytes.len();
+        self.message(kind, header, &[]);
+        put(&mut self.bytes, start + 6, &(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+    }
+
     /// Appends a message that creates or replaces.
     pub(super) fn message(&mut self, kind: u16, header: &[u8], attributes: &[(u16, &[u8])]) {
         let start = self.bytes.len();

@@ -5,10 +5,14 @@
 //! happens in namespaces and a memory file system that vanish with the process.
 
 mod api;
+mod bare;
 mod baseline;
+mod change;
+mod cluster;
 mod cni;
 mod component;
-mod daemon;
+mod goal;
+mod heartbeat;
 mod machine;
 mod mesh;
 mod message;
@@ -16,19 +20,22 @@ mod paper;
 mod report;
 mod said;
 mod sample;
+mod start;
 mod swap;
 mod usage;
 mod watch;
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use twill_lab::{LabError, LabSpec, Result};
 
+use goal::Goal;
 use machine::Machine;
 use report::Report;
 use sample::{Figure, Unit};
@@ -39,20 +46,29 @@ pub(crate) struct Options {
     /// Sizes of the cluster, in other nodes than this one
     #[arg(long, value_delimiter = ',', default_values_t = [1000, 5000])]
     peers: Vec<u32>,
+    /// Only these groups of figures
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Group::ALL)]
+    only: Vec<Group>,
     /// How often each figure is taken
     #[arg(long, default_value_t = 3)]
     repetitions: usize,
+    /// How many nodes join, change and leave, one after another
+    #[arg(long, default_value_t = 30)]
+    changes: u32,
+    /// For how long nothing happens, in seconds
+    #[arg(long, default_value_t = 5)]
+    idle: u64,
     /// After so many seconds nothing is repeated any more [default: 120, with --cni 280]
     #[arg(long)]
     limit: Option<u64>,
     /// Size of a node's manifest; real ones have 5 to 20 KiB
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 12)]
     manifest_kib: usize,
     /// Nodes from a real API server, beside a cache of whole Nodes; nothing else is measured then
     #[arg(long)]
     api: bool,
-    /// The program that keeps whole Nodes, for --api
-    #[arg(long, requires = "api")]
+    /// The program that keeps whole Nodes
+    #[arg(long)]
     whole_nodes: Option<PathBuf>,
     /// Another backend under traffic, changed live and by stopping and starting; nothing else is measured then
     #[arg(long, conflicts_with = "api")]
@@ -72,6 +88,23 @@ pub(crate) struct Options {
     /// Writes the figures to a file, too
     #[arg(long)]
     json: Option<PathBuf>,
+}
+
+/// Figures that are taken together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Group {
+    /// Sizes, the daemon without peers, its component: built in, compiled, out of the cache
+    Component,
+    /// Programming all peers, start, restart, memory
+    Start,
+    /// One node of many changes, in quiet and under heartbeats; many at once
+    Change,
+    /// A heartbeat; nothing at all
+    Heartbeat,
+}
+
+impl Group {
+    const ALL: [Group; 4] = [Group::Component, Group::Start, Group::Change, Group::Heartbeat];
 }
 
 /// How often to repeat, and until when.
@@ -99,12 +132,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let limit = Duration::from_secs(options.limit.unwrap_or(120));
     let budget = Budget { repetitions: options.repetitions, end: Instant::now() + limit };
     let spec = LabSpec::from_env()?;
-    let component = options
-        .component
-        .as_deref()
-        .map(|file| file.canonicalize().map_err(system(format!("find {}", file.display()))));
-    let component = component.transpose()?;
-    let mut report = Report::new(Machine::here());
+    let mut report = Report::new(Machine::here(), command());
     eprintln!("Measuring on {}.", report.machine);
     if options.api {
         for &peers in &options.peers {
@@ -119,19 +147,78 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         report.figures.extend(in_a_thread(|| swap::measure(spec, budget))?);
         return show(report, options);
     }
-    report.figures.extend(programs(&spec)?);
-    eprintln!("The daemon alone, and its component …");
-    report.figures.extend(in_a_thread(|| component::measure(spec.clone(), component.as_deref(), budget))?);
-    for &peers in &options.peers {
-        eprintln!("{peers} peers …");
-        report.figures.extend(in_a_thread(|| daemon::measure(spec.clone(), peers, options.manifest_kib, budget))?);
+    for group in Group::ALL.into_iter().filter(|group| options.only.contains(group)) {
+        report.figures.extend(group.measure(&spec, options, budget)?);
     }
+    compare_sizes(&mut report.figures, start::PER_PEER, 1000, |peers| (peers == 20_000).then_some(Goal::Times(1.6)));
+    compare_sizes(&mut report.figures, change::SLOWEST, FEW, |_| Some(Goal::Times(1.5)));
     show(report, options)
+}
+
+/// With so many peers a change is as fast as it can be.
+const FEW: u32 = 10;
+
+impl Group {
+    fn measure(self, spec: &LabSpec, options: &Options, budget: Budget) -> Result<Vec<Figure>> {
+        let Options { peers: sizes, manifest_kib, .. } = options;
+        let each = |sizes: &[u32], name: &str, work: &(dyn Fn(u32) -> Result<Vec<Figure>> + Sync)| {
+            let mut figures = Vec::new();
+            for &peers in sizes {
+                eprintln!("{name}, {peers} peers …");
+                figures.extend(in_a_thread(|| work(peers))?);
+            }
+            Ok(figures)
+        };
+        match self {
+            Group::Component => {
+                eprintln!("The daemon alone, and its component …");
+                let file = |file: &PathBuf| file.canonicalize().map_err(system(format!("find {}", file.display())));
+                let component = options.component.as_ref().map(file).transpose()?;
+                let mut figures = programs(spec)?;
+                let work = || component::measure(spec.clone(), component.as_deref(), budget);
+                figures.extend(in_a_thread(work)?);
+                Ok(figures)
+            }
+            Group::Start => each(sizes, "Start and restart", &|peers| {
+                start::measure(spec.clone(), peers, *manifest_kib, options.whole_nodes.as_deref(), budget)
+            }),
+            Group::Change => {
+                let mut sizes = [&[FEW], &sizes[..]].concat();
+                sizes.dedup();
+                each(&sizes, "One node changes", &|peers| {
+                    change::measure(spec.clone(), peers, *manifest_kib, options.changes)
+                })
+            }
+            Group::Heartbeat => each(sizes, "Heartbeats, and nothing", &|peers| {
+                heartbeat::measure(spec.clone(), peers, *manifest_kib, Duration::from_secs(options.idle))
+            }),
+        }
+    }
+}
+
+/// Compares a line's figures with the one for `base` peers.
+fn compare_sizes(figures: &mut [Figure], name: &str, base: u32, goal: impl Fn(u32) -> Option<Goal>) {
+    let is_base = |figure: &&Figure| figure.name == name && figure.peers == Some(base);
+    let Some(value) = figures.iter().find(is_base).and_then(Figure::value) else { return };
+    for figure in figures.iter_mut().filter(|figure| figure.name == name) {
+        let Some(peers) = figure.peers.filter(|peers| *peers > base) else { continue };
+        let compared = figure.clone().against(Some(value));
+        *figure = Figure { goal: goal(peers), ..compared };
+    }
+}
+
+/// What a person wrote to get this.
+fn command() -> String {
+    let added = |argument: &String| {
+        ["--component=", "--whole-nodes=", "--bare-attach="].iter().any(|added| argument.starts_with(added))
+    };
+    let arguments: Vec<String> = env::args().skip(1).filter(|argument| !added(argument)).collect();
+    format!("cargo xtask {}", arguments.join(" "))
 }
 
 fn plugin(bare: &Path, options: &Options) -> Result<ExitCode> {
     let bare = bare.canonicalize().map_err(system(format!("find {}", bare.display())))?;
-    let mut report = Report::new(Machine::here());
+    let mut report = Report::new(Machine::here(), command());
     eprintln!("Measuring on {}.", report.machine);
     let limit = Duration::from_secs(options.limit.unwrap_or(280));
     report.plugin = Some(cni::measure(&bare, options.calls, limit)?);
@@ -170,4 +257,18 @@ fn write(file: &Path, report: &Report) -> Result<()> {
 fn system<E: Into<std::io::Error>>(doing: impl Into<String>) -> impl FnOnce(E) -> LabError {
     let doing = doing.into();
     move |error| LabError::System { doing, source: error.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_compared_with_the_smallest() {
+        let figure = |peers, value| Figure::single("s", "n", Unit::Ms, value).with_peers(peers);
+        let mut figures = vec![figure(10, 2.0), figure(100, 4.0), figure(1000, 2.0)];
+        compare_sizes(&mut figures, "n", 10, |peers| (peers == 100).then_some(Goal::Times(1.5)));
+        assert_eq!(figures.iter().map(|figure| figure.ratio).collect::<Vec<_>>(), [None, Some(2.0), Some(1.0)]);
+        assert_eq!(figures[1].to_string(), "4 ms  ×2 ≤ 1.50 !");
+    }
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use twill_lab::{LabError, Node, Result};
 
 use super::system;
-use super::usage;
+use super::usage::{self, Memory};
 
 /// The status document.
 #[derive(Debug, Clone, Deserialize)]
@@ -20,6 +20,33 @@ pub(super) struct Said {
     pub(super) backends: Vec<Backend>,
     pub(super) peers: Vec<Peer>,
     pub(super) counters: Counters,
+    #[serde(default)]
+    pub(super) timings: Timings,
+}
+
+/// When the daemon got how far.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Timings {
+    pub(super) nodes_known: Option<Mark>,
+    pub(super) in_kernel: Option<Mark>,
+}
+
+/// A moment since the daemon's start, and the CPU time until then.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(super) struct Mark {
+    pub(super) after_ms: f64,
+    pub(super) cpu_ms: f64,
+}
+
+/// A daemon at rest.
+#[derive(Debug)]
+pub(super) struct Settled {
+    /// CPU time of its process until then.
+    pub(super) cpu: Duration,
+    /// Before it was asked for anything.
+    pub(super) memory: Memory,
+    pub(super) said: Said,
 }
 
 /// A backend in it.
@@ -96,15 +123,16 @@ pub(super) fn ready(node: &Node, limit: Duration) -> Result<Instant> {
     Ok(Instant::now())
 }
 
-/// Waits until the daemon has done all its work for `peers` peers, and returns the CPU time that its process needed. The
-/// daemon is asked only when its process is at rest: so the questions cost nothing that is measured.
-pub(super) fn settle(node: &Node, peers: usize, limit: Duration) -> Result<(Duration, Said)> {
+/// Waits until the daemon has done all its work for `peers` peers. The daemon is asked only when its process is at rest: so
+/// the questions cost nothing that is measured.
+pub(super) fn settle(node: &Node, peers: usize, limit: Duration) -> Result<Settled> {
     let begin = Instant::now();
     loop {
         let cpu = rest(node, limit)?;
+        let memory = node.daemon_pid().map(usage::memory).unwrap_or_default();
         let said = Said::ask(node);
         match said {
-            Ok(said) if said.settled(peers) => return Ok((cpu, said)),
+            Ok(said) if said.settled(peers) => return Ok(Settled { cpu, memory, said }),
             _ if begin.elapsed() < limit => {}
             Ok(Said { ready, reason, peers: found, .. }) => {
                 let last = format!("It says ready: {ready}, {reason:?}, and knows {} peers.", found.len());

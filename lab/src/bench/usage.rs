@@ -45,20 +45,86 @@ pub(super) fn cpu(pid: u32) -> Duration {
     Duration::from_nanos(exact.sum()).max(ticks(pid).unwrap_or_default())
 }
 
-fn ticks(pid: u32) -> Option<Duration> {
+/// What tells whether a process slept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Wakes {
+    /// Context switches of all its threads, whoever asked for them.
+    pub(super) switches: u64,
+    /// Page faults of children that ended and were waited for: none can end without some.
+    faults: u64,
+    /// Children that live.
+    living: u64,
+}
+
+impl Wakes {
+    pub(super) fn of(pid: u32) -> Wakes {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let (mut switches, mut living) = (0, 0);
+        for task in tasks.map(|task| task.path()) {
+            let status = fs::read_to_string(task.join("status")).unwrap_or_default();
+            let of = |key| field(&status, key).unwrap_or(0);
+            switches += of("voluntary_ctxt_switches:") + of("nonvoluntary_ctxt_switches:");
+            let children = fs::read_to_string(task.join("children")).unwrap_or_default();
+            living += children.split_whitespace().count() as u64;
+        }
+        let faults = stat(pid).and_then(|fields| fields.get(8)?.parse().ok()).unwrap_or(0);
+        Wakes { switches, faults, living }
+    }
+
+    /// How often it woke since.
+    pub(super) fn woken_since(self, before: Wakes) -> u64 {
+        self.switches.saturating_sub(before.switches)
+    }
+
+    /// Whether no process was started since.
+    pub(super) fn is_alone_since(self, before: Wakes) -> bool {
+        self.faults == before.faults && self.living == before.living
+    }
+}
+
+/// What follows the name, the state first.
+fn stat(pid: u32) -> Option<Vec<String>> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is a name in parentheses that may hold anything.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    Some(stat.rsplit_once(')')?.1.split_whitespace().map(str::to_string).collect())
+}
+
+/// The number behind a key at the beginning of a line.
+fn field(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(key))?.split_whitespace().next()?.parse().ok()
+}
+
+fn ticks(pid: u32) -> Option<Duration> {
+    let fields = stat(pid)?;
     let sum = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
     Some(Duration::from_millis(sum * 1000 / clock_ticks_per_second().max(1)))
 }
 
 pub(super) fn memory(pid: u32) -> Memory {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let field = |key: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(key));
-        let kilobytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-        kilobytes.unwrap_or(0) * 1024
-    };
-    Memory { resident: field("VmRSS:"), anonymous: field("RssAnon:") }
+    let bytes = |key| field(&text, key).unwrap_or(0) * 1024;
+    Memory { resident: bytes("VmRSS:"), anonymous: bytes("RssAnon:") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_child_is_seen_after_its_end() {
+        let (own, before) = (std::process::id(), Wakes::of(std::process::id()));
+        assert!(Command::new("true").status().unwrap().success());
+        let after = Wakes::of(own);
+        assert!(!after.is_alone_since(before));
+        assert!(after.woken_since(before) > 0);
+    }
+
+    #[test]
+    fn numbers_behind_keys() {
+        assert_eq!(field("VmHWM:\t  9 kB\nVmRSS:\t  2048 kB\n", "VmRSS:"), Some(2048));
+        assert_eq!(field("VmRSS:\n", "VmRSS:"), None);
+        assert!(memory(std::process::id()).resident > 0);
+    }
 }

@@ -1,6 +1,5 @@
-//! Sees routes come, the moment they are in the kernel, without asking anybody.
+//! Sees entries come and go, the moment it happens in the kernel, without asking anybody.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -9,27 +8,66 @@ use std::time::{Duration, Instant};
 
 use twill_lab::{LabError, NetNs, Result};
 
-use super::message::{Netlink, messages, word};
+use super::message::{Netlink, messages};
 
 const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
+const RTM_NEWNEIGH: u16 = 28;
+const RTM_DELNEIGH: u16 = 29;
+const RTNLGRP_NEIGH: u32 = 3;
 const RTNLGRP_IPV4_ROUTE: u32 = 7;
-const RTA_DST: u16 = 1;
-const HEADERS: usize = 16 + 12;
+const AF_INET: u8 = 2;
+const AF_BRIDGE: u8 = 7;
+const NUD_PERMANENT: u16 = 0x80;
+/// Bytes before the address family of a message.
+const HEADER: usize = 16;
 /// So often the watcher looks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Tells of every new IPv4 /24 route of a namespace.
+/// What an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// An IPv4 route to a /24.
+    Route,
+    /// A permanent IPv4 neighbour; when it goes, any.
+    Neighbor,
+    /// An FDB entry.
+    Forwarding,
+}
+
+/// What happened to one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    /// It came, or is another one now.
+    Came(Entry),
+    /// It went.
+    Went(Entry),
+}
+
+/// Which news to hear. Who listens makes the work of who writes dearer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    Routes,
+    Everything,
+}
+
+/// Tells of every entry of a namespace.
 #[derive(Debug)]
-pub(super) struct RouteWatch {
-    seen: Receiver<(Instant, Ipv4Addr)>,
+pub(super) struct EntryWatch {
+    seen: Receiver<(Instant, News)>,
     end: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl RouteWatch {
+impl EntryWatch {
     /// Starts to watch.
-    pub(super) fn start(ns: &NetNs) -> Result<RouteWatch> {
-        let netlink = ns.within(|| Netlink::open(1 << (RTNLGRP_IPV4_ROUTE - 1)))??;
+    pub(super) fn start(ns: &NetNs, of: Of) -> Result<EntryWatch> {
+        let group = |number: u32| 1 << (number - 1);
+        let groups = match of {
+            Of::Routes => group(RTNLGRP_IPV4_ROUTE),
+            Of::Everything => group(RTNLGRP_IPV4_ROUTE) | group(RTNLGRP_NEIGH),
+        };
+        let netlink = ns.within(|| Netlink::open(groups))??;
         netlink.enlarge()?;
         netlink.limit(LOOK)?;
         let (sender, seen) = channel();
@@ -39,39 +77,45 @@ impl RouteWatch {
             let mut buffer = vec![0; 32 * 1024];
             while !ended.load(Ordering::Relaxed) {
                 // Lost news end the watch, and with it whatever waits for them.
-                let Ok(news) = netlink.receive(&mut buffer) else { return };
+                let Ok(datagram) = netlink.receive(&mut buffer) else { return };
                 let now = Instant::now();
-                for subnet in messages(news.unwrap_or_default()).filter_map(new_subnet) {
-                    if sender.send((now, subnet)).is_err() {
+                for news in messages(datagram.unwrap_or_default()).filter_map(news) {
+                    if sender.send((now, news)).is_err() {
                         return;
                     }
                 }
             }
         });
-        Ok(RouteWatch { seen, end, thread: Some(thread) })
+        Ok(EntryWatch { seen, end, thread: Some(thread) })
     }
 
-    /// The next route, and when it came.
-    pub(super) fn next(&self, limit: Duration) -> Result<(Instant, Ipv4Addr)> {
-        self.seen.recv_timeout(limit).map_err(|_| LabError::Timeout {
-            what: "a route of another node in the kernel".into(),
-            seconds: limit.as_secs_f64(),
-            last: "The kernel told of none.".into(),
-        })
-    }
-
-    /// When the first and the last of `count` routes came.
-    pub(super) fn all(&self, count: u32, limit: Duration) -> Result<(Instant, Instant)> {
-        let (first, _) = self.next(limit)?;
-        let mut last = first;
-        for _ in 1..count {
-            (last, _) = self.next(limit)?;
+    /// When the first and the last of so many of each came. Other news do not count.
+    pub(super) fn all(&self, wanted: &[News], each: u32, limit: Duration) -> Result<(Instant, Instant)> {
+        let (mut first, mut missing) = (None, vec![each; wanted.len()]);
+        let end = Instant::now() + limit;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let (at, news) = self.seen.recv_timeout(left).map_err(|_| LabError::Timeout {
+                what: format!("{wanted:?} in the kernel, {each} of each"),
+                seconds: limit.as_secs_f64(),
+                last: format!("Of each are missing: {missing:?}"),
+            })?;
+            let Some(place) = wanted.iter().position(|wanted| *wanted == news) else { continue };
+            missing[place] = missing[place].saturating_sub(1);
+            let first = *first.get_or_insert(at);
+            if missing.iter().all(|missing| *missing == 0) {
+                return Ok((first, at));
+            }
         }
-        Ok((first, last))
+    }
+
+    /// Forgets what came so far.
+    pub(super) fn clear(&self) {
+        self.seen.try_iter().for_each(drop);
     }
 }
 
-impl Drop for RouteWatch {
+impl Drop for EntryWatch {
     fn drop(&mut self) {
         self.end.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -81,19 +125,36 @@ impl Drop for RouteWatch {
     }
 }
 
-fn new_subnet((kind, message): (u16, &[u8])) -> Option<Ipv4Addr> {
-    let prefix = *message.get(17)?;
-    if kind != RTM_NEWROUTE || prefix != 24 {
-        return None;
+fn news((kind, message): (u16, &[u8])) -> Option<News> {
+    let (family, prefix) = (*message.get(HEADER)?, *message.get(HEADER + 1)?);
+    let state = || Some(u16::from_ne_bytes([*message.get(HEADER + 8)?, *message.get(HEADER + 9)?]));
+    match (kind, family) {
+        (RTM_NEWROUTE, AF_INET) if prefix == 24 => Some(News::Came(Entry::Route)),
+        (RTM_DELROUTE, AF_INET) if prefix == 24 => Some(News::Went(Entry::Route)),
+        (RTM_NEWNEIGH, AF_BRIDGE) => Some(News::Came(Entry::Forwarding)),
+        (RTM_DELNEIGH, AF_BRIDGE) => Some(News::Went(Entry::Forwarding)),
+        (RTM_NEWNEIGH, AF_INET) if state()? == NUD_PERMANENT => Some(News::Came(Entry::Neighbor)),
+        (RTM_DELNEIGH, AF_INET) => Some(News::Went(Entry::Neighbor)),
+        _ => None,
     }
-    let mut at = HEADERS;
-    while let Some(head) = word(message, at) {
-        let [a, b, c, d] = head.to_ne_bytes();
-        let (length, kind) = (usize::from(u16::from_ne_bytes([a, b])), u16::from_ne_bytes([c, d]));
-        if kind == RTA_DST {
-            return message.get(at + 4..)?.first_chunk().map(|address: &[u8; 4]| (*address).into());
-        }
-        at += length.max(4).next_multiple_of(4);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_of_news() {
+        let message = |family: u8, prefix: u8, state: u8| {
+            let mut message = [0; HEADER + 12];
+            (message[HEADER], message[HEADER + 1], message[HEADER + 8]) = (family, prefix, state);
+            message
+        };
+        assert_eq!(news((RTM_NEWROUTE, &message(AF_INET, 24, 0))), Some(News::Came(Entry::Route)));
+        assert_eq!(news((RTM_DELROUTE, &message(AF_INET, 16, 0))), None);
+        assert_eq!(news((RTM_NEWNEIGH, &message(AF_INET, 0, 0x80))), Some(News::Came(Entry::Neighbor)));
+        assert_eq!(news((RTM_NEWNEIGH, &message(AF_INET, 0, 2))), None);
+        assert_eq!(news((RTM_DELNEIGH, &message(AF_BRIDGE, 0, 0))), Some(News::Went(Entry::Forwarding)));
+        assert_eq!(news((RTM_NEWNEIGH, &[0; 4])), None);
     }
-    None
 }

@@ -87,6 +87,12 @@ impl Peers {
         self.admitted.get(name)
     }
 
+    /// How many peers there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.admitted.len()
+    }
+
     /// All peers.
     pub fn iter(&self) -> impl Iterator<Item = &PeerRecord> {
         self.admitted.values()

@@ -58,8 +58,8 @@ pub use registry::Registry;
 pub use sandbox::Sandbox;
 pub use spec::{Families, LabSpec};
 pub use status::{
-    BackendStatus, Counters, FamilyStatus, FirewallFamilyStatus, FirewallStatus, PeerStatus, RefusedStatus,
-    SourceStatus, Status, SwapCounts, SwapStatus, Timings, UplinkStatus,
+    BackendStatus, Counters, FamilyStatus, FirewallFamilyStatus, FirewallStatus, LimitStatus, PeerStatus,
+    RefusedStatus, SourceStatus, Status, SwapCounts, SwapStatus, Timings, UplinkStatus,
 };
 pub use stream::{Stream, StreamReport};
 pub use traffic::{Flow, Moment, Probe, ProbeReport, Traffic, TrafficReport};

@@ -39,6 +39,9 @@ pub struct Status {
     /// Firewall rules.
     #[serde(default)]
     pub firewall: Option<FirewallStatus>,
+    /// What the kernel has room for.
+    #[serde(default)]
+    pub limits: Vec<LimitStatus>,
     /// The last errors, newest last.
     #[serde(default)]
     pub errors: Vec<String>,
@@ -226,6 +229,19 @@ pub struct FirewallFamilyStatus {
     pub error: Option<String>,
 }
 
+/// What the kernel has room for.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct LimitStatus {
+    /// The sysctl's name, or another.
+    pub name: String,
+    /// What there is.
+    pub value: u64,
+    /// What the peers need.
+    pub needed: u64,
+    /// What to do, if that is less.
+    pub advice: Option<String>,
+}
+
 /// What was done since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
@@ -248,6 +264,8 @@ pub struct Counters {
     pub dumps: u64,
     /// Route lookups.
     pub lookups: u64,
+    /// Times that the kernel told more than the daemon had room for.
+    pub overruns: u64,
 }
 
 /// How long things took, in milliseconds since the start.
@@ -314,6 +332,7 @@ impl Counters {
             policy_violations: self.policy_violations - earlier.policy_violations,
             dumps: self.dumps - earlier.dumps,
             lookups: self.lookups - earlier.lookups,
+            overruns: self.overruns - earlier.overruns,
         }
     }
 }

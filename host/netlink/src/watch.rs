@@ -3,6 +3,9 @@
 //! The caller has a picture from [`Tables::dump`](crate::Tables::dump) and keeps it right with these events. Two things the
 //! kernel does not tell: routes that go because their link was set down, and whatever did not fit into the receive buffer.
 //! So after a link event, and after [`Event::Overrun`], the caller dumps again.
+//!
+//! Once something did not fit, the kernel tells nothing, and does not say so again, until all that it had told before was
+//! read. Whoever dumps before that misses what happens in between, for good. So the rest is read and thrown away first.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,6 +14,7 @@ use ipnet::IpNet;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use rustix::io::Errno;
+use rustix::net::sockopt;
 
 use crate::decode::{self, Neighbor, RouteNews};
 use crate::socket::{READ_SIZE, receive_buffer};
@@ -23,6 +27,9 @@ use twill_wire::message::{
 /// Our own writes come back here, three messages a peer, faster than a single-threaded daemon reads them. Nothing of this
 /// is allocated before it is needed.
 const RECEIVE_BUFFER: usize = 32 * 1024 * 1024;
+
+/// Datagrams that are thrown away before others of the runtime get their turn.
+const READS_AT_ONCE: usize = 1024;
 
 /// Bits of LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE (`RTNLGRP_*`).
 const GROUPS: u32 = 1 << 0 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 8 | 1 << 10;
@@ -80,6 +87,8 @@ pub struct Watch {
     socket: TokioSocket,
     buffer: Vec<u8>,
     ready: VecDeque<Event>,
+    /// Something was lost, and what came before it is still being read.
+    overrun: bool,
     interest: Interest,
 }
 
@@ -102,12 +111,24 @@ impl Watch {
         let mut socket = TokioSocket::new(NETLINK_ROUTE).map_err(failed("open a socket"))?;
         receive_buffer(socket.socket_ref(), RECEIVE_BUFFER);
         socket.socket_mut().bind(&SocketAddr::new(0, GROUPS)).map_err(failed("subscribe to notifications"))?;
-        Ok(Self { socket, buffer: vec![0; READ_SIZE], ready: VecDeque::new(), interest })
+        Ok(Self { socket, buffer: vec![0; READ_SIZE], ready: VecDeque::new(), overrun: false, interest })
     }
 
     /// From now on, entries of this interest are told. Those before it are found by a dump.
     pub fn set_interest(&mut self, interest: Interest) {
         self.interest = interest;
+    }
+
+    /// Makes room for so many bytes of notifications, as the kernel counts them, beside what there is already. Returns how
+    /// many there is room for now: without CAP_NET_ADMIN in the first user namespace, `net.core.rmem_max` limits them.
+    pub fn make_room(&self, bytes: usize) -> usize {
+        let socket = self.socket.socket_ref();
+        let size = || sockopt::socket_recv_buffer_size(socket).unwrap_or_default();
+        if size() < bytes {
+            // The kernel takes twice what it is asked for.
+            receive_buffer(socket, bytes.div_ceil(2));
+        }
+        size()
     }
 
     /// The next event. Dropping the future loses nothing.
@@ -120,7 +141,31 @@ impl Watch {
             if let Some(event) = self.ready.pop_front() {
                 return Ok(event);
             }
-            self.read().await?;
+            if self.overrun {
+                self.drain().await?;
+            } else {
+                self.read().await?;
+            }
+        }
+    }
+
+    /// Throws away what was told before something was lost; from then on the kernel tells again.
+    async fn drain(&mut self) -> Result<(), Error> {
+        const NOW: i32 = rustix::net::RecvFlags::DONTWAIT.bits().cast_signed();
+        loop {
+            for _ in 0..READS_AT_ONCE {
+                let Err(error) = self.socket.socket_ref().recv(&mut self.buffer.as_mut_slice(), NOW) else { continue };
+                match Errno::from_io_error(&error) {
+                    Some(Errno::AGAIN) => {
+                        self.overrun = false;
+                        self.ready.push_back(Event::Overrun);
+                        return Ok(());
+                    }
+                    Some(Errno::NOBUFS | Errno::INTR) => {}
+                    _ => return Err(Error::Read { what: "notifications".into(), source: error }),
+                }
+            }
+            tokio::task::yield_now().await;
         }
     }
 
@@ -137,7 +182,7 @@ impl Watch {
                 self.ready.extend(messages(datagram).filter_map(|message| event(&message, &self.interest)));
             }
             Err(error) => match Errno::from_io_error(&error) {
-                Some(Errno::NOBUFS) => self.ready.push_back(Event::Overrun),
+                Some(Errno::NOBUFS) => self.overrun = true,
                 Some(Errno::INTR) => {}
                 _ => return Err(Error::Read { what: "notifications".into(), source: error }),
             },
@@ -213,6 +258,19 @@ mod tests {
     use crate::{Operation, Tables, Value};
 
     #[test]
+    fn room_grows_and_does_not_shrink() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let watch = Watch::open(Interest::default()).unwrap();
+            set_socket_recv_buffer_size(watch.socket.socket_ref(), 4096).unwrap();
+            let small = watch.make_room(0);
+            let large = watch.make_room(small + 10_000);
+            assert!(large >= small + 10_000, "{small} {large}");
+            assert_eq!(watch.make_room(small), large);
+        });
+    }
+
+    #[test]
     fn what_does_not_fit_is_an_overrun_and_then_it_goes_on() {
         let outcome = std::thread::spawn(|| {
             // SAFETY: file descriptors stay shared.
@@ -242,7 +300,8 @@ mod tests {
         while !seen.contains(&Event::Overrun) {
             seen.push(watch.next().await.unwrap());
         }
-        while watch.socket.socket_ref().recv(&mut watch.buffer.as_mut_slice(), 0).is_ok() {}
+        assert_eq!(seen, [Event::Overrun], "what is older is of no use");
+        // From here on, nothing may be missed any more.
         tables.apply(vec![put(1000)]).await.unwrap();
         let observed = Some(Observed { value: Some(Value::Neighbor(Mac([2; 6]))), protocol: 0 });
         let event = watch.next().await.unwrap();

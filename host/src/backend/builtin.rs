@@ -20,7 +20,7 @@ pub fn kinds() -> impl Iterator<Item = &'static str> {
 
 /// The built-in backend of a type.
 #[must_use]
-pub(super) fn find(kind: &str) -> Option<Artifact> {
+pub(crate) fn find(kind: &str) -> Option<Artifact> {
     let builtin = BUILTINS.iter().find(|b| b.kind == kind)?;
     let digest = builtin.digest.parse().ok()?;
     // SAFETY: the build script made the code with `twill_engine::compiler`, and it is part of this binary.

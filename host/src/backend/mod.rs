@@ -8,4 +8,5 @@ pub mod registries;
 pub mod source;
 pub mod store;
 
+pub(crate) use builtin::find as builtin;
 pub use builtin::kinds as builtin_kinds;

@@ -96,6 +96,9 @@ fn node(text: &mut String, status: &Status) {
         "kernel   {} of {} entries present, {} refused",
         entries.present, entries.wanted, entries.failed
     );
+    for limit in status.limits.iter().filter(|limit| limit.advice.is_some()) {
+        let _ = writeln!(text, "         {}", plain(&limit.to_string()));
+    }
 }
 
 /// Orphaned addresses that are named; there are more in `twill ipam list`.
@@ -213,9 +216,12 @@ fn costs(text: &mut String, status: &Status) {
     let batches: u64 = status.writes.counts.iter().sum();
     let _ = writeln!(
         text,
-        "netlink  {} messages in {} sends and {batches} batches, {:.3} s; {} readings, {} lookups",
-        c.netlink_messages, c.netlink_sends, status.writes.seconds, c.dumps, c.lookups
+        "netlink  {} messages in {} sends and {batches} batches, {:.3} s; {} readings, {} lookups, {} overruns",
+        c.netlink_messages, c.netlink_sends, status.writes.seconds, c.dumps, c.lookups, c.overruns
     );
+    for limit in status.limits.iter().filter(|limit| limit.advice.is_none()) {
+        let _ = writeln!(text, "limit    {}", plain(&limit.to_string()));
+    }
     let repaired = status.repairs.iter().filter(|repair| repair.count > 0);
     let repaired: Vec<String> = repaired
         .map(|repair| format!("{} {} {}", repair.count, repair.object.as_str(), repair.cause.as_str()))
@@ -270,6 +276,7 @@ mod tests {
             "         1 nobody's: 10.244.1.5; `twill ipam gc` gives them back",
             "         3 of which it cannot be told whose they are; `twill ipam list -o wide` says why",
             "kernel   5 of 6 entries present, 1 refused",
+            "         net.ipv4.neigh.default.gc_thresh3 is 1024 and the peers need 5256: set it with `sysctl -w net.ipv4.neigh.default.gc_thresh3=16384`, or packets are dropped",
             "backend  vxlan  vxlan 0.1.0  built-in  sha256:0123456789ab…  pod mtu 1450  links [flannel.1]",
             "         retiring; peers through it: 0",
             "change   draining for 12 s: backend host-gw: n3 may still send through it",
@@ -289,7 +296,8 @@ mod tests {
         for part in [
             "  sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef  ",
             "repairs  1 route removed",
-            "netlink  5 messages in 1 sends and 2 batches, 0.005 s; 1 readings, 1 lookups",
+            "netlink  5 messages in 1 sends and 2 batches, 0.005 s; 1 readings, 1 lookups, 2 overruns",
+            "limit    memory is 1000000000 and the peers need 5000000\n",
             "guests   3 calls for 1 peers in 0.250 s, 0 stopped",
             "         peers through it: 1",
             "         generation 7; since the start 3 done, 2 refused, 1 rolled back",

@@ -10,6 +10,7 @@ pub mod control;
 mod families;
 mod fault;
 mod firewall;
+mod limits;
 mod options;
 mod own;
 mod peering;
@@ -48,6 +49,7 @@ use blackhole::Blackhole;
 use control::ControlSocket;
 use firewall::Guard;
 pub use firewall::{BridgeCheck, FirewallOptions};
+use limits::Limits;
 pub use options::{NodeIdentity, NodesFrom, Options};
 use own::Own;
 use peering::{Job, Peering};
@@ -140,7 +142,7 @@ pub enum StartError {
 /// When it cannot start.
 pub async fn run(options: Options) -> Result<(), StartError> {
     let started = Instant::now();
-    if !may_change_the_network() {
+    if !startup::may_change_the_network() {
         return Err(StartError::NotAllowed);
     }
     let files = Arc::new(Files::new(&options));
@@ -190,6 +192,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         source,
         firewall: Guard::new(&options.firewall, &conf),
         blackhole: Blackhole::new(options.blackhole),
+        limits: Limits::default(),
         keeper,
         options,
         conf,
@@ -259,6 +262,7 @@ struct Daemon {
     publisher: Publisher,
     firewall: Guard,
     blackhole: Blackhole,
+    limits: Limits,
     keeper: Arc<Keeper>,
     job: Option<JoinHandle<Job>>,
     due: Due,
@@ -388,6 +392,7 @@ impl Daemon {
         self.tend_blackhole().await;
         self.publish();
         self.tend_pool();
+        self.tend_limits();
         let reason = self.not_ready();
         self.pulse.beat(reason.clone());
         self.teller.readiness(reason.map(|not_ready| not_ready.reason));
@@ -487,10 +492,4 @@ impl Daemon {
         let unplanned = self.peering.unplanned_subnets(&self.peers);
         self.peers.undecided_subnets().chain(unplanned).chain(self.own.unusable_subnets()).collect()
     }
-}
-
-/// Whether this process may change interfaces and routes.
-fn may_change_the_network() -> bool {
-    use rustix::thread::{CapabilitySet, capabilities};
-    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN))
 }

@@ -92,6 +92,11 @@ impl Peering {
         self.dirty.contains(name)
     }
 
+    /// Whether a peer's family is reached without a router, as far as is known.
+    pub(super) fn is_on_link(&self, name: &str, family: Family) -> bool {
+        self.slots.get(name).and_then(|slot| slot.on_link.get(&family)).is_some_and(|on_link| *on_link)
+    }
+
     /// Subnets of peers, or of families of theirs, without any plan.
     pub(super) fn unplanned_subnets<'a>(&'a self, peers: &'a Peers) -> impl Iterator<Item = IpNet> + 'a {
         self.unplanned.iter().flat_map(move |name| {

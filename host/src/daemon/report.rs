@@ -53,6 +53,7 @@ impl Daemon {
             // Whoever asks looks at the files.
             addresses: None,
             entries: self.entries(),
+            limits: self.limits.known().to_vec(),
             errors: self.errors.iter().map(|(_, error)| error.clone()).collect(),
             last_error_time: self.last_error_time(),
             counters: self.counters(),
@@ -198,6 +199,7 @@ impl Daemon {
             dumps: cost.dumps,
             lookups: cost.lookups,
             generation: self.peering.generation,
+            overruns: cost.overruns,
             errors: self.complaints,
         }
     }

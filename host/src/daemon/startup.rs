@@ -58,6 +58,12 @@ impl Stop {
     }
 }
 
+/// Whether this process may change interfaces and routes.
+pub(super) fn may_change_the_network() -> bool {
+    use rustix::thread::{CapabilitySet, capabilities};
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN))
+}
+
 /// The source that the options name.
 pub(super) async fn source(options: &Options) -> Result<Source, SourceError> {
     match &options.nodes {

@@ -18,6 +18,7 @@ use twill_model::Family;
 
 use super::progress::Mark;
 use super::socket::{SocketFile, accept};
+use crate::dataplane::limits::Limit;
 use crate::dataplane::{Cause, Object};
 use crate::nodes::{NodeStore, Source};
 use crate::pool::Keeper;
@@ -64,6 +65,9 @@ pub struct Status {
     /// Entries of all peers and of the node itself.
     #[serde(default)]
     pub entries: EntriesStatus,
+    /// What the kernel has room for. Empty until every peer was looked at once.
+    #[serde(default)]
+    pub limits: Vec<Limit>,
     /// The last errors, newest last.
     pub errors: Vec<String>,
     /// When the last one happened, in seconds since 1970.
@@ -103,6 +107,7 @@ impl Status {
             firewall: None,
             addresses: None,
             entries: EntriesStatus::default(),
+            limits: Vec::new(),
             last_error_time: None,
             counters: Counters::default(),
             plans: Plans::default(),
@@ -426,6 +431,9 @@ pub struct Counters {
     /// Plans for this node that were taken; with each, every peer is asked about again.
     #[serde(default)]
     pub generation: u64,
+    /// How often the kernel had more to tell than the daemon had room for, so that everything was read again.
+    #[serde(default)]
+    pub overruns: u64,
     /// Errors, also those that are not remembered any more.
     #[serde(default)]
     pub errors: u64,

@@ -20,6 +20,8 @@ pub struct Cost {
     pub dumps: u64,
     /// On-link lookups.
     pub lookups: u64,
+    /// How often the kernel had more to tell than fits into the socket.
+    pub overruns: u64,
 }
 
 /// What was put back.

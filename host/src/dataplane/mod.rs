@@ -5,6 +5,7 @@
 
 mod cost;
 mod ledger;
+pub mod limits;
 mod links;
 mod place;
 mod table;
@@ -26,6 +27,7 @@ use crate::intent::wanted::{Interfaces, Owner};
 use crate::keys::InKernel;
 pub use cost::{Cause, Cost, Durations, Object, Repairs};
 pub use ledger::{FILE as LEDGER_FILE, Ledger};
+use limits::{Demand, Kernel, Limit};
 pub use links::{EnsureError, Foreseen};
 pub use place::NoPlace;
 pub use table::{Presence, Table, Totals, Unwanted};
@@ -287,7 +289,7 @@ impl Dataplane {
             Err(error) => {
                 tracing::error!(%error, "the kernel's notifications cannot be read; everything is read again instead");
                 tokio::time::sleep(BROKEN_WATCH_PAUSE).await;
-                Event::Overrun
+                return Notice::Overrun;
             }
         };
         match event {
@@ -312,7 +314,11 @@ impl Dataplane {
                 if index == self.interfaces.uplink { Notice::Uplink } else { ours }
             }
             Event::OtherRoute { destination } => Notice::Route(destination),
-            Event::Overrun => Notice::Overrun,
+            Event::Overrun => {
+                self.cost.overruns += 1;
+                tracing::warn!("the kernel told more than fits into the socket; everything is read again");
+                Notice::Overrun
+            }
         }
     }
 
@@ -323,6 +329,13 @@ impl Dataplane {
     pub async fn on_link(&mut self, addresses: Vec<IpAddr>) -> Result<Vec<bool>, Error> {
         self.cost.lookups += addresses.len() as u64;
         self.tables.on_link(addresses, self.interfaces.uplink).await
+    }
+
+    /// Compares the kernel's limits with what peers demand, after making what room can be made.
+    #[must_use]
+    pub fn limits(&self, demands: &[Demand]) -> Vec<Limit> {
+        let room = self.watch.make_room(limits::notices(demands));
+        Kernel::here().limits(demands, room)
     }
 
     /// The table of entries, to look at.

@@ -166,7 +166,7 @@ fn swap(swap: &SwapStatus) -> [Metric; 7] {
     ]
 }
 
-fn kernel(status: &Status) -> [Metric; 9] {
+fn kernel(status: &Status) -> [Metric; 12] {
     let new = Metric::new;
     let counters = &status.counters;
     let repairs = status.repairs.iter().fold(
@@ -176,6 +176,14 @@ fn kernel(status: &Status) -> [Metric; 9] {
             metric.with(&labels, count(repair.count))
         },
     );
+    let mut limit = new("twill_kernel_limit", Gauge, "What the kernel has room for: entries or bytes.");
+    let mut needed =
+        new("twill_kernel_limit_needed", Gauge, "What the peers, and what else usually is there, need of it.");
+    for known in &status.limits {
+        let labels = [("limit", known.name.as_str())];
+        limit = limit.with(&labels, count(known.value));
+        needed = needed.with(&labels, count(known.needed));
+    }
     [
         new("twill_entries_wanted", Gauge, "Routes, neighbours and FDB entries that shall be in the kernel.")
             .value(status.entries.wanted as f64),
@@ -193,6 +201,10 @@ fn kernel(status: &Status) -> [Metric; 9] {
             .value(count(counters.dumps)),
         new("twill_netlink_lookups_total", Counter, "Questions whether an address is on-link.")
             .value(count(counters.lookups)),
+        new("twill_netlink_overruns_total", Counter, "Times that the kernel told more than fits into the socket.")
+            .value(count(counters.overruns)),
+        limit,
+        needed,
     ]
 }
 

@@ -44,6 +44,9 @@ fn values_and_labels() {
         "twill_swap_phase{phase=\"rest\"} 0",
         "twill_swaps_total{outcome=\"rolled_back\"} 1",
         "twill_swap_refused 1",
+        "twill_kernel_limit{limit=\"memory\"} 1000000000",
+        "twill_kernel_limit_needed{limit=\"net.ipv4.neigh.default.gc_thresh3\"} 5256",
+        "twill_netlink_overruns_total 2",
     ] {
         assert!(text.lines().any(|l| l == line), "no {line:?} in\n{text}");
     }

@@ -9,5 +9,6 @@ pub mod component;
 pub mod exchange;
 pub mod manifests;
 pub mod profile;
+pub mod scale;
 pub mod simulation;
 pub mod walk;

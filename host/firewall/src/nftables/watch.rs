@@ -24,6 +24,9 @@ const READ_SIZE: usize = 64 * 1024;
 /// kube-proxy writes thousands of rules at once. Nothing of this is allocated before it is needed.
 const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
 
+/// Datagrams that are thrown away before others of the runtime get their turn.
+const READS_AT_ONCE: usize = 1024;
+
 /// Something that was changed, by whomever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Touched {
@@ -40,6 +43,8 @@ pub struct Watch {
     socket: TokioSocket,
     buffer: Vec<u8>,
     ready: VecDeque<Touched>,
+    /// Something was lost, and what came before it is still being read.
+    overrun: bool,
 }
 
 impl fmt::Debug for Watch {
@@ -59,7 +64,7 @@ impl Watch {
         let _ = sockopt::set_socket_recv_buffer_size_force(socket.socket_ref(), RECEIVE_BUFFER);
         socket.socket_mut().bind_auto()?;
         socket.socket_mut().add_membership(GROUP)?;
-        Ok(Self { socket, buffer: vec![0; READ_SIZE], ready: VecDeque::new() })
+        Ok(Self { socket, buffer: vec![0; READ_SIZE], ready: VecDeque::new(), overrun: false })
     }
 
     /// The next change that concerns these rules. Dropping the future loses nothing.
@@ -70,6 +75,10 @@ impl Watch {
         loop {
             if let Some(touched) = self.ready.pop_front() {
                 return Ok(touched);
+            }
+            if self.overrun {
+                self.drain().await?;
+                continue;
             }
             let mut free = self.buffer.as_mut_slice();
             let received = self.socket.recv_from(&mut free).await;
@@ -82,11 +91,31 @@ impl Watch {
                     self.ready.extend(messages(datagram).filter_map(|message| touched(&message)));
                 }
                 Err(error) => match Errno::from_io_error(&error) {
-                    Some(Errno::NOBUFS) => self.ready.push_back(Touched::Anything),
+                    Some(Errno::NOBUFS) => self.overrun = true,
                     Some(Errno::INTR) => {}
                     _ => return Err(error),
                 },
             }
+        }
+    }
+
+    /// Throws away what was told before something was lost. Until then the kernel tells nothing, and does not say so again.
+    async fn drain(&mut self) -> io::Result<()> {
+        const NOW: i32 = rustix::net::RecvFlags::DONTWAIT.bits().cast_signed();
+        loop {
+            for _ in 0..READS_AT_ONCE {
+                let Err(error) = self.socket.socket_ref().recv(&mut self.buffer.as_mut_slice(), NOW) else { continue };
+                match Errno::from_io_error(&error) {
+                    Some(Errno::AGAIN) => {
+                        self.overrun = false;
+                        self.ready.push_back(Touched::Anything);
+                        return Ok(());
+                    }
+                    Some(Errno::NOBUFS | Errno::INTR) => {}
+                    _ => return Err(error),
+                }
+            }
+            tokio::task::yield_now().await;
         }
     }
 }
@@ -113,4 +142,49 @@ fn touched(message: &RawMessage<'_>) -> Option<Touched> {
         Some(kind) => iptables::concerns(table, find(kind)?, [DEL_CHAIN, DEL_RULE].contains(&operation)),
     };
     concerns.then_some(Touched::Iptables(family))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
+    use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+    use super::*;
+
+    fn nft(commands: &str) {
+        let mut nft = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+        nft.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
+        assert!(nft.wait().unwrap().success(), "{commands}");
+    }
+
+    #[test]
+    fn after_an_overrun_nothing_is_missed() {
+        let name = "after_an_overrun_nothing_is_missed";
+        if Command::new("nft").arg("-v").output().is_err() {
+            return println!("SKIPPED {name}: there is no nft");
+        }
+        let outcome = std::thread::spawn(|| {
+            // SAFETY: file descriptors stay shared, which is what would be unsafe to change.
+            unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let limit = std::time::Duration::from_secs(20);
+            runtime.block_on(async { tokio::time::timeout(limit, overrun()).await.expect("nothing came") });
+            rustix::io::Result::Ok(())
+        });
+        if let Err(error) = outcome.join().unwrap() {
+            println!("SKIPPED {name}: no network namespace: {error}");
+        }
+    }
+
+    async fn overrun() {
+        let mut watch = Watch::open().unwrap();
+        sockopt::set_socket_recv_buffer_size(watch.socket.socket_ref(), 1).unwrap();
+        let ours = |family: &str| format!("add table {family} {}\n", table_name(Family::V4));
+        nft(&(0..500).fold(ours("ip"), |text, n| text + &format!("add chain ip {} c{n}\n", table_name(Family::V4))));
+        while watch.next().await.unwrap() != Touched::Anything {}
+        nft(&format!("add chain ip {} late\nadd rule ip {0} late accept\n", table_name(Family::V4)));
+        assert_eq!(watch.next().await.unwrap(), Touched::Nftables(Family::V4));
+    }
 }

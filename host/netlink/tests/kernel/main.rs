@@ -2,6 +2,7 @@
 
 mod abilities;
 mod entries;
+mod limits;
 mod links;
 mod lookups;
 mod namespace;

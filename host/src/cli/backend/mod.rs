@@ -9,6 +9,7 @@ mod plan;
 mod pull;
 mod push;
 mod run;
+mod scale;
 mod simulate;
 
 use std::path::PathBuf;
@@ -53,6 +54,8 @@ enum BackendCommand {
     Pull(pull::PullArguments),
     /// Find out on paper whether the pods of a whole cluster reach each other, and if not, which step fails.
     Simulate(simulate::SimulateArguments),
+    /// Do the daemon's work for very many peers on paper, with the bundled vxlan backend, and show what each part costs.
+    Scale(scale::ScaleArguments),
 }
 
 /// Which component, and how the answer looks.
@@ -103,6 +106,7 @@ pub(super) fn run(arguments: BackendArguments) -> Result<ExitCode, String> {
         BackendCommand::Push(arguments) => push::run(arguments),
         BackendCommand::Pull(arguments) => pull::run(arguments),
         BackendCommand::Simulate(arguments) => simulate::run(&arguments),
+        BackendCommand::Scale(arguments) => scale::run(&arguments).map(|()| ExitCode::SUCCESS),
     }
 }
 

@@ -10,6 +10,19 @@ use crate::run::{Outcome, command, output, root};
 const MOST_LINES: usize = 500;
 /// A file that is larger was made by a program, and stays in every clone for ever.
 const MOST_BYTES: u64 = 1 << 20;
+/// What belongs at the top: a new file there was most likely made by accident.
+const TOP: [&str; 10] = [
+    ".dockerignore",
+    ".gitignore",
+    "CHANGELOG.md",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE",
+    "README.md",
+    "deny.toml",
+    "rust-toolchain.toml",
+    "rustfmt.toml",
+];
 
 /// Checks all files that git knows or would take.
 pub(crate) fn run() -> Outcome {
@@ -37,6 +50,9 @@ fn too_large(name: &str, bytes: u64) -> Option<String> {
 
 fn check(name: &str, text: &str) -> Vec<String> {
     let mut complaints = Vec::new();
+    if !name.contains('/') && !TOP.contains(&name) {
+        complaints.push(format!("{name}: not one of the files that belong at the top"));
+    }
     let is_rust = Path::new(name).extension().is_some_and(|ending| ending == "rs");
     let lines = text.lines().count();
     if is_rust && lines > MOST_LINES {
@@ -86,13 +102,14 @@ mod tests {
 
     #[test]
     fn finds_what_breaks_a_rule_and_nothing_else() {
-        assert_eq!(check("a.rs", "fn main() {}\n"), [""; 0]);
+        assert_eq!(check("host/a.rs", "fn main() {}\n"), [""; 0]);
+        assert_eq!(check("in", "").len(), 1);
         assert_eq!(too_large("layer.tar", MOST_BYTES), None);
         assert!(too_large("layer.tar", MOST_BYTES + 1).is_some());
-        assert_eq!(check("a.rs", &"\n".repeat(501)).len(), 1);
-        assert_eq!(check("a.md", &"\n".repeat(501)).len(), 0);
-        assert_eq!(check("a.rs", &format!("{}) }}", unfinished()[0])).len(), 1);
-        assert_eq!(check("a.toml", &format!("x = \"https://{}.example.org/x\"", "artifactory")).len(), 1);
+        assert_eq!(check("host/a.rs", &"\n".repeat(501)).len(), 1);
+        assert_eq!(check("host/a.md", &"\n".repeat(501)).len(), 0);
+        assert_eq!(check("host/a.rs", &format!("{}) }}", unfinished()[0])).len(), 1);
+        assert_eq!(check("host/a.toml", &format!("x = \"https://{}.example.org/x\"", "artifactory")).len(), 1);
         assert_eq!(check("Cargo.lock", &format!("source = \"{CRATES_IO}\"")).len(), 0);
         assert_eq!(check("Cargo.lock", "source = \"registry+https://example.org/index\"").len(), 1);
         assert_eq!(check(".cargo/config.toml", "[alias]\nxtask = \"run\"\n").len(), 0);

@@ -22,8 +22,8 @@ const MODULES: [&str; 6] =
 const HARDWARE: &str = "kernel/drivers/net/ethernet";
 /// Where Debian has the reference's plugins.
 pub(super) const PLUGINS: &str = "/usr/lib/cni";
-/// Those that tests compare with.
-const REFERENCE: [&str; 2] = ["bridge", "host-local"];
+/// Those that tests compare with, or want to see there.
+const REFERENCE: [&str; 5] = ["bridge", "host-local", "portmap", "bandwidth", "tuning"];
 /// Extensions of iptables.
 const EXTENSIONS: &str = "/usr/lib/x86_64-linux-gnu/xtables";
 

@@ -34,7 +34,7 @@ const SUITES: [Suite; 3] = [
     Suite { package: "twill-lab", name: "e2e", tests: "tunnels:: wireguard:: --skip refused_where" },
 ];
 /// MiB of memory that the machine gets. The RAM disk with its programs is in it twice for a moment.
-const MEMORY: u32 = 1400;
+const MEMORY: u32 = 1600;
 /// So long it may run: emulated, and beside other work.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// Modules that a kernel would load by itself if it had a udev, or that are known by another name than they are asked for.
@@ -52,21 +52,39 @@ const MODULES: [&str; 12] = [
     "xt_MASQUERADE",
     "xt_mark",
 ];
+/// What it says when its kernel runs, with the release behind it.
+const BOOTED: &str = "a virtual machine runs Linux ";
 /// What the machine says when the tests have ended, with their exit status behind it.
 const ENDED: &str = "the tests ended with status ";
+
+/// What became of the machine.
+#[derive(Debug)]
+pub(crate) enum Machine {
+    /// Its tests have ended well, or they have not.
+    Ran(Outcome),
+    /// It is not to be had here, or its kernel does not come up.
+    Absent(String),
+}
 
 /// Builds what is to be tested, and runs it.
 pub(crate) fn run_with(arguments: &[String]) -> Outcome {
     crate::build::programs()?;
-    run(arguments, |line| {
+    let say = |line: &str| {
         let _ = writeln!(io::stdout(), "{line}");
-    })
+    };
+    match run(arguments, say)? {
+        Machine::Ran(outcome) => outcome,
+        Machine::Absent(why) => Err(why),
+    }
 }
 
-/// Runs end-to-end tests in the machine, by name as `cargo test` has them, or all that it is for. Everything that they say
-/// goes to `say`, line by line.
-pub(crate) fn run(arguments: &[String], mut say: impl FnMut(&str)) -> Outcome {
-    let packages = packages::get()?;
+/// Runs end-to-end tests in the machine, by name as `cargo test` has them, or all that it is for. What they say goes to
+/// `say`, line by line.
+pub(crate) fn run(arguments: &[String], mut say: impl FnMut(&str)) -> Outcome<Machine> {
+    let packages = match packages::get() {
+        Ok(packages) => packages,
+        Err(why) => return Ok(Machine::Absent(why)),
+    };
     let begin = Instant::now();
     let dir = target_dir().join("vm");
     fs::create_dir_all(&dir).map_err(|error| format!("cannot create {}: {error}", dir.display()))?;
@@ -78,12 +96,11 @@ pub(crate) fn run(arguments: &[String], mut say: impl FnMut(&str)) -> Outcome {
         named => vec![(end_to_end, named)],
     };
     initrd::write(&disk, &packages, &programs()?, &init(&suites))?;
-    let ended = Machine::start(&packages, &disk)?.watch(&mut say);
+    let ended = Emulator::start(&packages, &disk)?.watch(&mut say);
     // It is large, and made anew each time.
     let _ = fs::remove_file(&disk);
-    let status = ended?;
     say(&format!("MEASURED the virtual machine took {:.0} s", begin.elapsed().as_secs_f64()));
-    if status == "0" { Ok(()) } else { Err(format!("tests in the virtual machine failed (status {status})")) }
+    Ok(ended)
 }
 
 /// What is tested, and the names that it has in the machine.
@@ -132,7 +149,7 @@ mount -t devtmpfs dev /dev
 mount -t tmpfs tmp /run
 mount -t tmpfs tmp /tmp
 {modules}ip link set lo up
-echo \"Linux $(cat /proc/sys/kernel/osrelease) in a virtual machine\"
+echo \"{BOOTED}$(cat /proc/sys/kernel/osrelease)\"
 status=0
 {runs}echo \"{ENDED}$status\"
 poweroff -f
@@ -141,16 +158,16 @@ poweroff -f
 }
 
 /// A machine that runs. It ends with this value.
-struct Machine(Child);
+struct Emulator(Child);
 
-impl Machine {
+impl Emulator {
     fn start(packages: &Packages, disk: &Path) -> Outcome<Self> {
         let mut qemu = packages.qemu();
         // Emulated: /dev/kvm inside of a cloud's machine is there and does not work often enough.
         qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max"]);
         qemu.args(["-m", &MEMORY.to_string(), "-smp", "2", "-nodefaults", "-nographic", "-no-reboot", "-nic", "none"]);
         // A busy machine emulates a timer that the kernel would take for broken.
-        let parameters = "console=ttyS0 quiet panic=1 mitigations=off no_timer_check";
+        let parameters = "console=ttyS0 quiet loglevel=3 panic=1 mitigations=off no_timer_check";
         qemu.args(["-serial", "stdio", "-append", parameters]);
         qemu.arg("-kernel").arg(&packages.kernel).arg("-initrd").arg(disk);
         qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -158,8 +175,8 @@ impl Machine {
         Ok(Self(child))
     }
 
-    /// Passes on what it says until it is off, and returns the status of the tests.
-    fn watch(mut self, say: &mut impl FnMut(&str)) -> Outcome<String> {
+    /// Passes on what its tests say until it is off.
+    fn watch(mut self, say: &mut impl FnMut(&str)) -> Machine {
         let (sender, lines) = channel();
         let outs = (self.0.stdout.take(), self.0.stderr.take());
         let mut readers: Vec<Box<dyn BufRead + Send>> = Vec::new();
@@ -177,27 +194,35 @@ impl Machine {
         }
         drop(sender);
         let end = Instant::now() + PATIENCE;
-        let (mut status, mut last) = (None, String::new());
-        loop {
+        let (mut booted, mut status, mut last) = (false, None, String::new());
+        let silence = loop {
             match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
-                    if let Some(said) = line.strip_prefix(ENDED) {
-                        status = Some(said.trim().to_owned());
+                    booted |= line.starts_with(BOOTED);
+                    status = line.strip_prefix(ENDED).map(|said| said.trim().to_owned()).or(status);
+                    // Before that, its firmware speaks.
+                    if booted {
+                        say(&line);
                     }
-                    say(&line);
                     last = line;
                 }
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {
-                    return Err(format!("the virtual machine was not done after {PATIENCE:?}; it said last: {last}"));
-                }
+                Err(silence) => break silence,
             }
+        };
+        let why = match silence {
+            RecvTimeoutError::Disconnected => "ended too early".to_owned(),
+            RecvTimeoutError::Timeout => format!("was not done after {PATIENCE:?}"),
+        };
+        match status.as_deref() {
+            Some("0") => Machine::Ran(Ok(())),
+            Some(status) => Machine::Ran(Err(format!("tests in the virtual machine failed (status {status})"))),
+            None if booted => Machine::Ran(Err(format!("the virtual machine {why}; it said last: {last}"))),
+            None => Machine::Absent(format!("its kernel does not come up: it {why}, and said last: {last:?}")),
         }
-        status.ok_or_else(|| format!("the virtual machine ended before the tests did; it said last: {last}"))
     }
 }
 
-impl Drop for Machine {
+impl Drop for Emulator {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();

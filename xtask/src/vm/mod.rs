@@ -198,7 +198,8 @@ impl Emulator {
         let silence = loop {
             match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
-                    booted |= line.starts_with(BOOTED);
+                    // Its firmware leaves the line unfinished.
+                    booted |= line.contains(BOOTED);
                     status = line.strip_prefix(ENDED).map(|said| said.trim().to_owned()).or(status);
                     // Before that, its firmware speaks.
                     if booted {

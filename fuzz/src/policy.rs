@@ -4,14 +4,14 @@
 //! traffic but the peer's own pods' is concerned, and nothing but the backend's own links is touched.
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use twill::backend::planning::BackendId;
 use twill::intent::policy::{self, Holder};
 use twill::intent::wanted::{Owner, Plan, Wanted};
 use twill_model::{
-    Device, Family, Geneve, Intent, Ipip, Link, LinkKind, Mac, Node, NodeFamily, NodePlan, Peer, PeerFamily,
+    Device, Family, Geneve, Intent, Ipip, Link, LinkKind, Mac, Node, NodeFamily, NodePlan, Peer, PeerFamily, PublicKey,
     Publication, Route, TunnelKey, Uplink, Vxlan,
 };
 
@@ -20,8 +20,11 @@ use crate::bytes::Bytes;
 /// A plan for the node, then plans for two peers that share its links.
 pub(crate) fn run(bytes: &[u8]) {
     let mut bytes = Bytes(bytes);
-    let node = node();
+    let mut node = node();
     let plan = node_plan(&mut bytes);
+    if bytes.flag() {
+        node.wireguard_key = Some(PublicKey([1; 32]));
+    }
     let foreign = bytes.flag();
     let holder = |link: &Link| if foreign && link.name == "flannel.1" { Holder::Foreign } else { Holder::Free };
     if policy::check_node(&plan, &node, holder).is_err() {
@@ -108,7 +111,18 @@ fn judge_peer(intents: &[Intent], peer: &Peer, node: &Node, links: &[Link]) {
                 let there = peer.families.iter().any(|family| family.public == *remote);
                 assert!(ours(link) && there && mac.is_unicast(), "{intent:?}");
             }
-            Intent::WireguardPeer { .. } | Intent::Unsupported(_) => panic!("what the host cannot do: {intent:?}"),
+            Intent::WireguardPeer { link, public_key, endpoint, allowed, keepalive } => {
+                let tunnel = |link: &&Link| matches!(link.kind, LinkKind::Wireguard { .. });
+                assert!(ours(link) && links.iter().filter(tunnel).any(|own| own.name == *link), "{intent:?}");
+                assert!(public_key.is_usable() && Some(*public_key) != node.wireguard_key, "{intent:?}");
+                let there = |end: &SocketAddr| peer.families.iter().any(|family| family.public == end.ip());
+                assert!(endpoint.as_ref().is_none_or(there) && *keepalive != Some(0), "{intent:?}");
+                for net in allowed {
+                    assert!(theirs(&net.network()) && theirs(&net.broadcast()) && *net == net.trunc(), "{intent:?}");
+                    assert!(!node.families.iter().any(|family| overlap(&family.subnet, net)), "{intent:?}");
+                }
+            }
+            Intent::Unsupported(_) => panic!("what the host cannot do: {intent:?}"),
         }
     }
 }
@@ -148,6 +162,7 @@ fn link(bytes: &mut Bytes<'_>) -> Link {
             0 => LinkKind::Unsupported("link.dummy".to_owned()),
             1 => LinkKind::Geneve(Geneve { port: *bytes.pick(&[0, 1, 6081, u16::MAX]) }),
             2 => LinkKind::Ipip(Ipip { local: [192, 0, 2, *bytes.pick(&[1, 2])].into() }),
+            3 => LinkKind::Wireguard { port: *bytes.pick(&[0, 1, 51820, u16::MAX]) },
             _ => LinkKind::Vxlan(vxlan(bytes)),
         },
         mtu: mtu(bytes),
@@ -158,8 +173,15 @@ fn link(bytes: &mut Bytes<'_>) -> Link {
 
 fn intent(bytes: &mut Bytes<'_>) -> Intent {
     let link = |bytes: &mut Bytes<'_>| (*bytes.pick(&LINK_NAMES)).to_owned();
-    match bytes.byte() % 8 {
+    match bytes.byte() % 10 {
         0 => Intent::Unsupported("encap.mpls".to_owned()),
+        8 | 9 => Intent::WireguardPeer {
+            link: link(bytes),
+            public_key: PublicKey([*bytes.pick(&[0, 1, 2, 3]); 32]),
+            endpoint: bytes.maybe(|bytes| SocketAddr::new(bytes.address(), *bytes.pick(&[0, 1, 51820]))),
+            allowed: bytes.list(Bytes::network),
+            keepalive: bytes.maybe(|bytes| *bytes.pick(&[0, 1, 25, u16::MAX])),
+        },
         1 | 2 => Intent::Neighbor { link: link(bytes), address: bytes.address(), mac: bytes.mac() },
         3 | 4 => Intent::Forwarding { link: link(bytes), mac: bytes.mac(), remote: bytes.address() },
         _ => Intent::Route(Route {

@@ -15,10 +15,17 @@ const LENGTH: usize = 32;
 pub struct PublicKey(pub [u8; LENGTH]);
 
 impl PublicKey {
-    /// Whether somebody can have it: the key of all zeros belongs to nobody.
+    /// A key of nobody's that a kernel takes for a peer's: the point whose multiples public keys are.
+    pub const NOBODY: Self = {
+        let mut bytes = [0; LENGTH];
+        bytes[0] = 9;
+        Self(bytes)
+    };
+
+    /// Whether somebody can have it: neither the key of all zeros nor [`Self::NOBODY`].
     #[must_use]
     pub fn is_usable(self) -> bool {
-        self.0 != [0; LENGTH]
+        self.0 != [0; LENGTH] && self != Self::NOBODY
     }
 }
 

@@ -52,13 +52,6 @@ pub(super) fn peers(index: u32, peers: Attributes) -> Attributes {
     link(index).nest(DEVICE_PEERS, peers)
 }
 
-/// Nobody's key: the point that public keys are multiples of.
-const NOBODY: PublicKey = {
-    let mut bytes = [0; 32];
-    bytes[0] = 9;
-    PublicKey(bytes)
-};
-
 /// A peer that shall be so. A network that another peer has goes over in the same step; those that this one has beside
 /// them stay.
 ///
@@ -80,8 +73,8 @@ pub(super) fn put(key: PublicKey, peer: &WireguardPeer) -> Attributes {
 /// Takes networks away from whichever peers have them: they go over to a peer that nobody is, and go with it. To be said
 /// when a peer that takes one over has taken it.
 pub(super) fn take_away(list: &[IpNet]) -> Attributes {
-    let nobody = Attributes::default().bytes(PEER_PUBLIC_KEY, &NOBODY.0).nest(PEER_ALLOWED, networks(list));
-    Attributes::default().nest(ELEMENT, nobody).and(&delete(NOBODY))
+    let nobody = Attributes::default().bytes(PEER_PUBLIC_KEY, &PublicKey::NOBODY.0).nest(PEER_ALLOWED, networks(list));
+    Attributes::default().nest(ELEMENT, nobody).and(&delete(PublicKey::NOBODY))
 }
 
 /// A peer that shall not be. That there is none is no error.

@@ -74,8 +74,7 @@ fn a_peer_that_goes_and_a_link_that_gets_its_key() {
 #[test]
 fn networks_that_go_away_go_to_nobody_first() {
     let request = encode::take_away(&["10.244.2.0/24".parse().unwrap()]);
-    let mut nobody = [0; 32];
-    nobody[0] = 9;
+    let PublicKey(nobody) = PublicKey::NOBODY;
     let expected: &[&[u8]] = &[
         // A peer with a network.
         &[72, 0, 0, 0x80],

@@ -6,39 +6,14 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use serde_json::json;
-use twill_lab::{Flow, Lab, Ping, Traffic};
+use twill_lab::{Lab, Ping};
 
-use super::common::{annotation, eventually, everybody_reaches_everybody, measured, what_nodes_hold};
-use super::tunnels::{answers, link, refused, tunnelled};
+use super::common::{annotation, eventually, everybody_reaches_everybody};
+use super::tunnels::{answers, link, nothing_lost, refused, traffic, tunnelled};
 
 const WIREGUARD: &[&str] = &["wireguard"];
 const SECRETS: [&str; 2] =
     ["AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "Hx4dHBsaGRgXFhUUExIREA8ODQwLCgkIBwYFBAMCAQA="];
-
-/// From one packet to the next. Where the machine is emulated, encrypting more than this takes longer than sending it, and the
-/// kernel drops what waits.
-const PACE: Duration = Duration::from_millis(20);
-
-/// Small packets and those of `size` bytes between all pods.
-fn traffic(lab: &Lab, size: usize) -> Traffic {
-    let [a, b] = [&lab.pods()[0], &lab.pods()[1]];
-    let large = [(a, b), (b, a)].into_iter().flat_map(|(from, to)| {
-        to.addresses.iter().map(|address| Flow::new(&from.ns, &to.ns, *address, PACE).sized(size))
-    });
-    let traffic = lab.matrix(PACE, large.collect()).unwrap();
-    sleep(Duration::from_millis(500));
-    traffic
-}
-
-fn nothing_lost(traffic: Traffic, lab: &Lab, what: &str) {
-    sleep(Duration::from_millis(500));
-    let seen = traffic.stop().unwrap();
-    measured(&format!("{what}: {seen}"));
-    seen.check().unwrap();
-    let total = seen.total();
-    assert!(total.sent > 200, "{} packets are too few to tell", total.sent);
-    assert_eq!((total.lost, total.duplicated), (0, 0), "{what}: {seen}\n{}", what_nodes_hold(lab));
-}
 
 fn address_of(lab: &Lab, node: usize, name: &str) -> Vec<String> {
     let link = link(lab.node(node), name);

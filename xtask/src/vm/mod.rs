@@ -149,6 +149,8 @@ mount -t devtmpfs dev /dev
 mount -t tmpfs tmp /run
 mount -t tmpfs tmp /tmp
 {modules}ip link set lo up
+# It stops now and then, and what waits meanwhile must not be dropped.
+sysctl -qw net.core.netdev_max_backlog=20000
 echo \"{BOOTED}$(cat /proc/sys/kernel/osrelease)\"
 status=0
 {runs}echo \"{ENDED}$status\"

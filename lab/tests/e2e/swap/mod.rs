@@ -24,7 +24,6 @@ use serde_json::{Value, json};
 use twill_lab::{Lab, LabSpec, Node};
 
 use crate::common::{allowed, everybody_reaches_everybody, guest, lab, spec};
-pub(crate) use watch::Watch;
 
 /// Dual-stack nodes with a pod each, and this backend.
 fn small_lab(nodes: usize, backend: Value) -> Option<Lab> {

@@ -3,8 +3,9 @@
 //! A manifest names a configuration, which says what kind of WebAssembly it is and what it exports and imports, and one
 //! layer, which is the component. So a wrong artifact is known before its layer is fetched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
+use oci_spec::image::{Descriptor, ImageManifest, ImageManifestBuilder, MediaType, SCHEMA_VERSION, Sha256Digest};
 use serde::{Deserialize, Serialize};
 use twill_model::Digest;
 
@@ -16,9 +17,8 @@ pub(crate) const CONFIG: &str = "application/vnd.wasm.config.v0+json";
 const LAYER: &str = "application/wasm";
 /// The same from earlier writers.
 const EARLIER_LAYER: &str = "application/vnd.wasm.content.layer.v1+wasm";
-/// Manifests of manifests.
-const INDEXES: [&str; 2] =
-    ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
+/// A manifest of manifests, as Docker calls it.
+const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
 /// Larger manifests are not read: the registry protocol asks for no more.
 pub(crate) const MAX_MANIFEST: u64 = 4 << 20;
@@ -70,29 +70,20 @@ pub struct Interface {
     pub imports: Vec<String>,
 }
 
-/// Where something is in a registry.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Descriptor {
-    media_type: String,
-    #[serde(with = "digest")]
+/// Content in a registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Content {
     pub(crate) digest: Digest,
     pub(crate) size: u64,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    annotations: BTreeMap<String, String>,
 }
 
 /// A manifest that can be used.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Manifest {
-    schema_version: u8,
-    #[serde(default)]
-    media_type: Option<String>,
-    pub(crate) config: Descriptor,
-    layers: Vec<Descriptor>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    annotations: BTreeMap<String, String>,
+    pub(crate) component: Content,
+    pub(crate) config: Content,
+    /// Whether the configuration tells what the component is. Earlier writers, and people with a plain tool, leave that out.
+    pub(crate) describes_itself: bool,
 }
 
 impl Manifest {
@@ -102,65 +93,73 @@ impl Manifest {
         #[serde(rename_all = "camelCase")]
         struct Kind {
             #[serde(default)]
-            media_type: Option<String>,
+            media_type: Option<MediaType>,
         }
         let unreadable = |error: serde_json::Error| Wrong::Manifest(shown(&error.to_string()));
         let kind: Kind = serde_json::from_slice(bytes).map_err(unreadable)?;
-        if kind.media_type.is_some_and(|kind| INDEXES.contains(&kind.as_str())) {
+        // Its own names, and those of Docker's that mean the same.
+        if kind.media_type.is_some_and(|kind| kind == MediaType::ImageIndex || kind.to_string() == DOCKER_INDEX) {
             return Err(Wrong::Index);
         }
-        let manifest: Self = serde_json::from_slice(bytes).map_err(unreadable)?;
-        let [layer] = manifest.layers.as_slice() else { return Err(Wrong::Layers(manifest.layers.len())) };
-        if ![LAYER, EARLIER_LAYER].contains(&layer.media_type.as_str()) {
-            return Err(Wrong::Layer(shown(&layer.media_type)));
+        let manifest: ImageManifest = serde_json::from_slice(bytes).map_err(unreadable)?;
+        let [layer] = manifest.layers().as_slice() else { return Err(Wrong::Layers(manifest.layers().len())) };
+        let kind = layer.media_type().to_string();
+        if ![LAYER, EARLIER_LAYER].contains(&kind.as_str()) {
+            return Err(Wrong::Layer(shown(&kind)));
         }
-        if layer.size == 0 || layer.size > limit {
-            return Err(Wrong::Size { size: layer.size, limit });
+        if layer.size() == 0 || layer.size() > limit {
+            return Err(Wrong::Size { size: layer.size(), limit });
         }
-        if manifest.config.size > MAX_CONFIG {
-            return Err(Wrong::Config(format!("it has {} bytes", manifest.config.size)));
+        if manifest.config().size() > MAX_CONFIG {
+            return Err(Wrong::Config(format!("it has {} bytes", manifest.config().size())));
         }
-        Ok(manifest)
+        Ok(Self {
+            component: Content::of(layer)?,
+            config: Content::of(manifest.config())?,
+            describes_itself: manifest.config().media_type().to_string() == CONFIG,
+        })
     }
 
-    /// The component.
-    pub(crate) fn component(&self) -> &Descriptor {
-        // There is exactly one, or it would not have been read or written.
-        &self.layers[0]
-    }
-
-    /// Whether the configuration tells what the component is. Earlier writers, and people with a plain tool, leave that out.
-    pub(crate) fn describes_itself(&self) -> bool {
-        self.config.media_type == CONFIG
-    }
-
-    /// A manifest for a component and its configuration.
-    pub(crate) fn new(
+    /// A manifest for a component and its configuration, as text. The same ones always give the same text.
+    pub(crate) fn write(
         component: &[u8],
         title: Option<&str>,
         config: &[u8],
         annotations: BTreeMap<String, String>,
-    ) -> Self {
+    ) -> serde_json::Result<Vec<u8>> {
+        let mut layer = descriptor(LAYER, component)?;
         let title = title.map(|title| ("org.opencontainers.image.title".to_owned(), title.to_owned()));
-        Self {
-            schema_version: 2,
-            media_type: Some(MANIFEST.to_owned()),
-            config: Descriptor::of(CONFIG, config),
-            layers: vec![Descriptor { annotations: title.into_iter().collect(), ..Descriptor::of(LAYER, component) }],
-            annotations,
-        }
+        layer.set_annotations(title.map(|title| [title].into()));
+        let mut manifest = ImageManifestBuilder::default()
+            .schema_version(SCHEMA_VERSION)
+            .media_type(MediaType::ImageManifest)
+            .config(descriptor(CONFIG, config)?)
+            .layers(vec![layer])
+            .build()
+            .map_err(serde::ser::Error::custom)?;
+        let annotations: HashMap<String, String> = annotations.into_iter().collect();
+        manifest.set_annotations(Some(annotations).filter(|annotations| !annotations.is_empty()));
+        // A value has its keys in order, whatever the map's order is.
+        serde_json::to_vec(&serde_json::to_value(manifest)?)
     }
 }
 
-impl Descriptor {
-    fn of(media_type: &str, bytes: &[u8]) -> Self {
-        Self {
-            media_type: media_type.to_owned(),
-            digest: Digest::of(bytes),
-            size: bytes.len() as u64,
-            annotations: BTreeMap::new(),
-        }
+impl Content {
+    fn of(descriptor: &Descriptor) -> Result<Self, Wrong> {
+        let digest = descriptor.as_digest_sha256().and_then(|hex| hex.parse().ok());
+        let unknown = || {
+            Wrong::Manifest(format!(
+                "only digests by sha256 are known here, and not {}",
+                shown(descriptor.digest().as_ref())
+            ))
+        };
+        Ok(Self { digest: digest.ok_or_else(unknown)?, size: descriptor.size() })
     }
+}
+
+fn descriptor(kind: &str, bytes: &[u8]) -> serde_json::Result<Descriptor> {
+    let digest: Sha256Digest = Digest::of(bytes).to_string().parse().map_err(serde::ser::Error::custom)?;
+    Ok(Descriptor::new(kind.into(), bytes.len() as u64, digest))
 }
 
 /// The component that a manifest names, if it is one.
@@ -168,7 +167,7 @@ impl Descriptor {
 /// # Errors
 /// If it names none of this size at the most.
 pub fn component_of(manifest: &[u8], limit: u64) -> Result<Digest, Wrong> {
-    Manifest::read(manifest, limit).map(|manifest| manifest.component().digest)
+    Manifest::read(manifest, limit).map(|manifest| manifest.component.digest)
 }
 
 /// The configuration of an artifact.
@@ -216,24 +215,6 @@ pub(crate) fn shown(text: &str) -> String {
     shown
 }
 
-/// A digest as manifests write it.
-mod digest {
-    use serde::de::{Deserialize, Deserializer, Error};
-    use serde::ser::Serializer;
-    use twill_model::Digest;
-
-    pub(super) fn serialize<S: Serializer>(digest: &Digest, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("sha256:{digest}"))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let hex =
-            text.strip_prefix("sha256:").ok_or_else(|| D::Error::custom("only digests by sha256 are known here"))?;
-        hex.parse().map_err(D::Error::custom)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -247,7 +228,8 @@ mod tests {
 
     fn manifest() -> Value {
         let config = serde_json::to_vec(&WasmConfig::new(b"code", interface())).unwrap();
-        serde_json::to_value(Manifest::new(b"code", Some("x.wasm"), &config, BTreeMap::new())).unwrap()
+        let text = Manifest::write(b"code", Some("x.wasm"), &config, BTreeMap::new()).unwrap();
+        serde_json::from_slice(&text).unwrap()
     }
 
     fn read(manifest: &Value) -> Result<Manifest, String> {
@@ -269,8 +251,8 @@ mod tests {
         assert_eq!((&written["schemaVersion"], &written["mediaType"]), (&json!(2), &json!(MANIFEST)));
         assert_eq!(written["config"]["mediaType"], json!("application/vnd.wasm.config.v0+json"));
         let read = read(&written).unwrap();
-        assert_eq!(read.component().digest, Digest::of(b"code"));
-        assert!(read.describes_itself());
+        assert_eq!(read.component.digest, Digest::of(b"code"));
+        assert!(read.describes_itself);
         let config = serde_json::to_value(WasmConfig::new(b"code", interface())).unwrap();
         assert_eq!(
             config,
@@ -291,7 +273,7 @@ mod tests {
         earlier["mediaType"] = Value::Null;
         earlier["layers"][0]["mediaType"] = json!("application/vnd.wasm.content.layer.v1+wasm");
         earlier["config"]["mediaType"] = json!("application/vnd.wasm.config.v1+json");
-        assert!(!read(&earlier).unwrap().describes_itself());
+        assert!(!read(&earlier).unwrap().describes_itself);
     }
 
     #[test]
@@ -319,8 +301,11 @@ mod tests {
             wrong(&|m| m["config"]["size"] = json!(2_000_000)),
             "has a configuration that cannot be read: it has 2000000 bytes"
         );
-        let damaged = wrong(&|m| m["layers"][0]["digest"] = json!("sha512:00"));
+        let other = format!("sha512:{}", "0".repeat(128));
+        let damaged = wrong(&|m| m["layers"][0]["digest"] = json!(other));
         assert!(damaged.starts_with("has a manifest that cannot be read: only digests by sha256"), "{damaged}");
+        let damaged = wrong(&|m| m["layers"][0]["digest"] = json!("sha256:00"));
+        assert!(damaged.starts_with("has a manifest that cannot be read: "), "{damaged}");
         assert!(wrong(&|m| m["layers"][0]["size"] = json!(-1)).starts_with("has a manifest that cannot be read: "));
     }
 

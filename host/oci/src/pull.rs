@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use twill_model::Digest;
 
-use super::artifact::{Descriptor, Interface, MAX_MANIFEST, Manifest, WasmConfig, Wrong};
+use super::artifact::{Content, Interface, MAX_MANIFEST, Manifest, WasmConfig, Wrong};
 use super::error::{Error, Problem};
 use super::reference::{Pinned, Reference};
 use super::session::{Purpose, Session};
@@ -70,17 +70,17 @@ async fn try_pull(
         return Err(Problem::OtherDigest { what: "the manifest", found, wanted });
     }
     let manifest = Manifest::read(&bytes, limit)?;
-    if manifest.describes_itself() {
-        let config = blob(&mut session, "the configuration", &manifest.config).await?;
+    if manifest.describes_itself {
+        let config = blob(&mut session, "the configuration", manifest.config).await?;
         accept(&WasmConfig::read(&config)?).map_err(Wrong::Interface)?;
     }
-    let component = blob(&mut session, "the component", manifest.component()).await?;
-    let digest = manifest.component().digest;
+    let component = blob(&mut session, "the component", manifest.component).await?;
+    let digest = manifest.component.digest;
     Ok(Pulled { reference: reference.clone().pin(found), manifest: bytes, component, digest })
 }
 
 /// Content that a manifest describes, whole and as it is described.
-async fn blob(session: &mut Session<'_>, what: &'static str, content: &Descriptor) -> Result<Vec<u8>, Problem> {
+async fn blob(session: &mut Session<'_>, what: &'static str, content: Content) -> Result<Vec<u8>, Problem> {
     let answer = session.get(Method::GET, &format!("blobs/sha256:{}", content.digest), None).await?;
     if answer.status() != StatusCode::OK {
         return Err(session.unexpected(answer).await);

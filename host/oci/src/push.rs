@@ -42,7 +42,7 @@ async fn try_push(reference: &Reference, access: &Access, push: Push<'_>) -> Res
     let Push { component, interface, title, annotations } = push;
     let json = |error: serde_json::Error| Problem::Answer { host: String::new(), problem: error.to_string() };
     let config = serde_json::to_vec(&WasmConfig::new(component, interface)).map_err(json)?;
-    let manifest = serde_json::to_vec(&Manifest::new(component, title, &config, annotations)).map_err(json)?;
+    let manifest = Manifest::write(component, title, &config, annotations).map_err(json)?;
     let digest = Digest::of(&manifest);
     if let Some(wanted) = reference.digest.filter(|wanted| *wanted != digest) {
         return Err(Problem::OtherDigest { what: "the manifest", found: digest, wanted });

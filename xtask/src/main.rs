@@ -110,6 +110,11 @@ fn backends(files: &[String]) -> Outcome {
 /// The benchmark, with the component file whose compilation it measures, and with the programs that others are measured
 /// beside.
 fn bench(arguments: &[String]) -> Outcome {
+    if arguments.iter().any(|argument| argument == "--document") {
+        let mut lab = run::cargo();
+        lab.args(["run", "--release", "--quiet", "--package", "twill-lab", "--bin", "twill-lab", "--", "bench"]);
+        return run::run(lab.args(arguments));
+    }
     setup::everything()?;
     let dir = build::target_dir().join("bench");
     build::components(&build::BACKENDS, &dir)?;

@@ -95,15 +95,17 @@ impl Cluster {
     /// As long as a real one: what fills most of it is the list of images.
     pub(super) fn manifest(&self, number: u32, facts: Facts) -> Result<String> {
         let mut manifest = Manifest::simulated(number, &self.lab.spec.pod_cidrs(number));
-        if facts.mac > 0 {
-            let [_, b, c, d] = number.to_be_bytes();
-            let mac = format!("0e:{:02x}:00:{b:02x}:{c:02x}:{d:02x}", facts.mac);
-            manifest.annotate("backend-data", &format!(r#"{{"VNI":1,"VtepMAC":"{mac}"}}"#));
-        }
+        manifest.annotate("backend-data", &Cluster::published(number, facts.mac));
         let mut node = manifest.to_json();
         node["status"]["conditions"][0]["lastHeartbeatTime"] = json!(time(facts.beat));
         paper::fill(&mut node, self.padding);
         serde_json::to_string_pretty(&node).map_err(|error| LabError::Spec(error.to_string()))
+    }
+
+    /// What a node on paper publishes for IPv4.
+    pub(super) fn published(number: u32, mac: u8) -> String {
+        let [_, b, c, d] = number.to_be_bytes();
+        format!(r#"{{"VNI":1,"VtepMAC":"0e:{mac:02x}:00:{b:02x}:{c:02x}:{d:02x}"}}"#)
     }
 
     /// Puts manifests in place, one right after the other; says when the first one was.

@@ -1,12 +1,15 @@
 //! The daemon without peers, and where its component comes from: built in, from a file, from the cache.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use twill_lab::{Lab, LabError, LabSpec, Result};
 
 use super::Budget;
+use super::baseline::child;
 use super::cluster::{alone, forget_everything, forget_readiness};
+use super::goal::Goal;
 use super::report;
 use super::said::{Backend, Settled, ready, settle};
 use super::sample::{Figure, Sample, Unit};
@@ -30,8 +33,10 @@ pub(super) fn measure(spec: LabSpec, component: Option<&Path>, budget: Budget) -
     use Unit::{Bytes, Ms};
     let lab = alone(spec)?;
     let (mut built_in, mut fresh, mut cached) = (Starts::default(), Starts::default(), Starts::default());
+    let mut process = Sample::default();
     let mut sizes = None;
     for _ in budget.rounds() {
+        process.time(child(Command::new(&lab.spec.twill).arg("--version"))?.wall);
         forget_everything(&lab)?;
         let backend = built_in.start(&lab, "built-in")?;
         sizes = Some((backend.wasm_bytes, backend.code_bytes));
@@ -47,15 +52,20 @@ pub(super) fn measure(spec: LabSpec, component: Option<&Path>, budget: Budget) -
         }
     }
     let line = |name: &str, unit, values| Figure::new(report::COMPONENT, name, unit, values);
+    let start = process.median().unwrap_or_default();
+    let above_a_process = |values: &Sample| values.map(|value| value - start);
+    let warm = above_a_process(if component.is_some() { &cached.wall } else { &built_in.wall });
     let mut figures = Vec::new();
     if let Some((wasm, code)) = sizes {
         figures.push(Figure::single(report::SIZES, "component: vxlan", Bytes, wasm as f64));
         figures.push(Figure::single(report::SIZES, "component: vxlan, machine code", Bytes, code as f64));
     }
     figures.extend([
+        line("a process start: twill --version", Ms, process),
+        line("no peers, warm: start → ready, above a process start", Ms, warm).aims(Goal::AtMost(100.0)),
         line("no peers: start → ready", Ms, built_in.wall),
         line("no peers: start, CPU", Ms, built_in.cpu),
-        line("no peers: resident memory", Bytes, built_in.resident),
+        line("no peers: resident memory", Bytes, built_in.resident).aims(Goal::AtMost(15.0 * 1024.0 * 1024.0)),
         line("no peers: resident memory, anonymous part", Bytes, built_in.anonymous),
         line("component built in: load", Ms, built_in.load),
     ]);

@@ -11,7 +11,10 @@ mod change;
 mod cluster;
 mod cni;
 mod component;
+mod document;
 mod goal;
+mod guest;
+mod handover;
 mod heartbeat;
 mod machine;
 mod mesh;
@@ -46,6 +49,9 @@ pub(crate) struct Options {
     /// Sizes of the cluster, in other nodes than this one
     #[arg(long, value_delimiter = ',', default_values_t = [1000, 5000])]
     peers: Vec<u32>,
+    /// Everything but --api, --swap and --cni, with up to 20000 nodes and ten repetitions: takes about half an hour
+    #[arg(long)]
+    all: bool,
     /// Only these groups of figures
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Group::ALL)]
     only: Vec<Group>,
@@ -58,12 +64,15 @@ pub(crate) struct Options {
     /// For how long nothing happens, in seconds
     #[arg(long, default_value_t = 5)]
     idle: u64,
-    /// After so many seconds nothing is repeated any more [default: 120, with --cni 280]
+    /// After so many seconds, shared among sizes and groups, nothing is repeated any more [default: 120, with --cni 280, with --all 1800]
     #[arg(long)]
     limit: Option<u64>,
     /// Size of a node's manifest; real ones have 5 to 20 KiB
     #[arg(long, default_value_t = 12)]
     manifest_kib: usize,
+    /// The program that plans peers in the sandbox and natively
+    #[arg(long)]
+    plan_natively: Option<PathBuf>,
     /// Nodes from a real API server, beside a cache of whole Nodes; nothing else is measured then
     #[arg(long)]
     api: bool,
@@ -88,6 +97,9 @@ pub(crate) struct Options {
     /// Writes the figures to a file, too
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Makes the tables and plots of docs/benchmarks.md out of such files; nothing is measured then
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    document: Vec<PathBuf>,
 }
 
 /// Figures that are taken together.
@@ -101,36 +113,63 @@ enum Group {
     Change,
     /// A heartbeat; nothing at all
     Heartbeat,
+    /// The backend in the sandbox, and the same code natively
+    Guest,
+    /// Another backend for all peers, under traffic
+    Handover,
 }
 
 impl Group {
-    const ALL: [Group; 4] = [Group::Component, Group::Start, Group::Change, Group::Heartbeat];
+    const ALL: [Group; 6] =
+        [Group::Component, Group::Start, Group::Change, Group::Heartbeat, Group::Guest, Group::Handover];
 }
 
-/// How often to repeat, and until when.
+/// How often to repeat, and for how long.
 #[derive(Debug, Clone, Copy)]
 struct Budget {
     repetitions: usize,
-    end: Instant,
+    time: Duration,
 }
 
 impl Budget {
-    /// Numbers of repetitions; at least one, however late it is.
+    /// Numbers of repetitions, from now on; at least one, however long that takes.
     fn rounds(self) -> impl Iterator<Item = usize> {
-        (0..self.repetitions.max(1)).take_while(move |round| *round == 0 || Instant::now() < self.end)
+        let end = Instant::now() + self.time;
+        (0..self.repetitions.max(1)).take_while(move |round| *round == 0 || Instant::now() < end)
+    }
+
+    /// One of several equal parts.
+    fn part(self, parts: usize) -> Budget {
+        Budget { time: self.time / u32::try_from(parts.max(1)).unwrap_or(1), ..self }
+    }
+}
+
+impl Options {
+    /// With everything that "all" means.
+    fn widened(&self) -> Options {
+        if !self.all {
+            return self.clone();
+        }
+        let limit = Some(self.limit.unwrap_or(1800));
+        let peers = vec![100, 1000, 5000, 10_000, 20_000];
+        Options { peers, repetitions: 10, changes: 100, idle: 65, limit, ..self.clone() }
     }
 }
 
 /// Measures all of it and shows it.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    if !options.document.is_empty() {
+        return document::write(&options.document).map(|()| ExitCode::SUCCESS);
+    }
     if options.peers.iter().any(|peers| !(1..=20_000).contains(peers)) {
         return Err(LabError::Spec("--peers takes numbers from 1 to 20000".into()));
     }
     if let (true, Some(bare)) = (options.cni, &options.bare_attach) {
         return plugin(bare, options);
     }
-    let limit = Duration::from_secs(options.limit.unwrap_or(120));
-    let budget = Budget { repetitions: options.repetitions, end: Instant::now() + limit };
+    let options = &options.widened();
+    let time = Duration::from_secs(options.limit.unwrap_or(120));
+    let budget = Budget { repetitions: options.repetitions, time };
     let spec = LabSpec::from_env()?;
     let mut report = Report::new(Machine::here(), command());
     eprintln!("Measuring on {}.", report.machine);
@@ -144,11 +183,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     if options.swap {
         eprintln!("Another backend under traffic …");
-        report.figures.extend(in_a_thread(|| swap::measure(spec, budget))?);
+        report.figures.extend(in_a_thread(|| swap::measure(spec, budget.part(3)))?);
         return show(report, options);
     }
     for group in Group::ALL.into_iter().filter(|group| options.only.contains(group)) {
-        report.figures.extend(group.measure(&spec, options, budget)?);
+        report.figures.extend(group.measure(&spec, options, budget.part(1 + 2 * options.peers.len()))?);
     }
     compare_sizes(&mut report.figures, start::PER_PEER, 1000, |peers| (peers == 20_000).then_some(Goal::Times(1.6)));
     compare_sizes(&mut report.figures, change::SLOWEST, FEW, |_| Some(Goal::Times(1.5)));
@@ -192,6 +231,21 @@ impl Group {
             Group::Heartbeat => each(sizes, "Heartbeats, and nothing", &|peers| {
                 heartbeat::measure(spec.clone(), peers, *manifest_kib, Duration::from_secs(options.idle))
             }),
+            Group::Guest => {
+                let (Some(program), Some(component)) = (&options.plan_natively, &options.component) else {
+                    eprintln!(
+                        "SKIPPED guest: it needs --plan-natively and --component, which `cargo xtask bench` gives"
+                    );
+                    return Ok(Vec::new());
+                };
+                each(sizes, "The sandbox", &|peers| {
+                    guest::measure(spec, program, component, peers, options.repetitions)
+                })
+            }
+            Group::Handover => {
+                let sizes: Vec<u32> = sizes.iter().copied().filter(|peers| *peers <= handover::MOST).collect();
+                each(&sizes, "Another backend", &|peers| handover::measure(spec.clone(), peers, *manifest_kib, budget))
+            }
         }
     }
 }
@@ -207,13 +261,25 @@ fn compare_sizes(figures: &mut [Figure], name: &str, base: u32, goal: impl Fn(u3
     }
 }
 
-/// What a person wrote to get this.
+/// What a person writes to get the same.
 fn command() -> String {
-    let added = |argument: &String| {
-        ["--component=", "--whole-nodes=", "--bare-attach="].iter().any(|added| argument.starts_with(added))
-    };
-    let arguments: Vec<String> = env::args().skip(1).filter(|argument| !added(argument)).collect();
-    format!("cargo xtask {}", arguments.join(" "))
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    format!("cargo xtask {}", without_files(&arguments).join(" "))
+}
+
+/// Without what `xtask` added, and without where the figures go.
+fn without_files(arguments: &[String]) -> Vec<&str> {
+    const FILES: [&str; 5] = ["--component", "--whole-nodes", "--plan-natively", "--bare-attach", "--json"];
+    let mut arguments = arguments.iter().map(String::as_str);
+    let mut kept = Vec::new();
+    while let Some(argument) = arguments.next() {
+        match argument.split_once('=').map_or(argument, |(option, _)| option) {
+            option if !FILES.contains(&option) => kept.push(argument),
+            option if option == argument => drop(arguments.next()),
+            _ => {}
+        }
+    }
+    kept
 }
 
 fn plugin(bare: &Path, options: &Options) -> Result<ExitCode> {
@@ -245,7 +311,8 @@ fn programs(spec: &LabSpec) -> Result<Vec<Figure>> {
         let bytes = fs::metadata(file).map_err(system(format!("look at {}", file.display())))?.len();
         Ok(Figure::single(report::SIZES, name, Unit::Bytes, bytes as f64))
     };
-    Ok(vec![size("program: twill", &spec.twill)?, size("program: twill-cni", &spec.cni)?])
+    let most = Goal::AtMost(25.0 * 1024.0 * 1024.0);
+    Ok(vec![size("program: twill", &spec.twill)?.aims(most), size("program: twill-cni", &spec.cni)?])
 }
 
 fn write(file: &Path, report: &Report) -> Result<()> {
@@ -262,6 +329,14 @@ fn system<E: Into<std::io::Error>>(doing: impl Into<String>) -> impl FnOnce(E) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_names_no_files() {
+        let arguments =
+            ["bench", "--component=/a/b.wasm", "--only", "start", "--json", "/a/c.json", "--json=/d", "--peers=10"];
+        let kept = without_files(&arguments.map(str::to_owned)).join(" ");
+        assert_eq!(kept, "bench --only start --peers=10");
+    }
 
     #[test]
     fn sizes_are_compared_with_the_smallest() {

@@ -20,6 +20,10 @@ pub(super) const CHANGE: &str = "One node changes";
 pub(super) const HEARTBEAT: &str = "A heartbeat";
 /// Nothing to do.
 pub(super) const IDLE: &str = "Idle";
+/// The component and native code.
+pub(super) const GUEST: &str = "The backend in the sandbox";
+/// Another backend for very many.
+pub(super) const HANDOVER: &str = "Another backend for all peers, two real nodes among them, IPv4";
 /// The daemon alone.
 pub(super) const COMPONENT: &str = "The daemon without peers, and its component";
 /// The daemon and an API server.
@@ -30,7 +34,8 @@ pub(super) const SWAP: &str = "Another backend on 3 nodes, both families, 18 flo
 pub(super) const SIZES: &str = "Sizes";
 
 /// All of them, in the order in which they are shown.
-const SECTIONS: [&str; 10] = [PROGRAM, START, MEMORY, CHANGE, HEARTBEAT, IDLE, COMPONENT, API, SWAP, SIZES];
+pub(super) const SECTIONS: [&str; 12] =
+    [PROGRAM, START, MEMORY, CHANGE, HEARTBEAT, IDLE, GUEST, HANDOVER, COMPONENT, API, SWAP, SIZES];
 
 const LEGEND: &str = "\
 median (least–most); × compares with what the line names, bare programs of the first table with the packed writer with spread

@@ -7,9 +7,11 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::io::Errno;
+use rustix::thread::{MembarrierCommand, membarrier};
 use tokio::sync::oneshot;
 use twill_model::Family;
 
@@ -18,6 +20,9 @@ use crate::lookup::{self, DefaultRoute, RouteTo};
 use crate::socket::Channel;
 use crate::wireguard::{self, WireguardDevice};
 use crate::{Error, Interest, Key, LinkError, Observed, Operation, OperationError, dump};
+
+/// Longer than a packet takes through the kernel, unless its processor stands still.
+const PASSING: Duration = Duration::from_millis(20);
 
 type Job = Box<dyn FnOnce(&mut Sockets) + Send>;
 
@@ -37,7 +42,21 @@ impl Sockets {
         Ok(self.wireguard.as_mut())
     }
 
+    /// Does operations in their order. What a changed route led through until then goes when no packet is on its way there.
     fn apply(&mut self, operations: &[Operation]) -> Applied {
+        let last = operations.iter().rposition(|operation| matches!(operation, Operation::Put { .. }));
+        let (puts, deletes) = operations.split_at(last.map_or(0, |last| last + 1));
+        let is_route = |operation: &Operation| matches!(operation.key(), Key::Route { .. });
+        if !(puts.iter().any(is_route) && deletes.iter().any(|operation| !is_route(operation))) {
+            return self.write(operations);
+        }
+        let mut applied = self.write(puts);
+        let_packets_pass();
+        applied.add(self.write(deletes));
+        applied
+    }
+
+    fn write(&mut self, operations: &[Operation]) -> Applied {
         let mut applied = Applied::default();
         for run in operations.chunk_by(|a, b| is_wireguard(a) == is_wireguard(b)) {
             let done = if run.first().is_some_and(is_wireguard) {
@@ -72,6 +91,16 @@ impl Sockets {
             found.extend(peers.map(|(key, peer)| (Key::WireguardPeer { link: *link, key }, peer.into())));
         }
         Ok(found)
+    }
+}
+
+/// A packet finds its route, its neighbour and the tunnel's far end one after the other, and a virtual processor may stand still
+/// between two of them. Returns when every packet that the kernel had in hand has got to the end of that: this call waits until no
+/// processor is any more in what it was in (`synchronize_rcu`), for some milliseconds.
+fn let_packets_pass() {
+    if membarrier(MembarrierCommand::Global).is_err() {
+        // Not to be had: an old kernel, one with processors that are never interrupted, or a container's seccomp profile.
+        thread::sleep(PASSING);
     }
 }
 

@@ -156,6 +156,32 @@ fn a_tunnels_route_replaces_one_over_the_uplink_and_back() {
     }
 }
 
+/// A packet that found the old route a moment ago still needs what it leads to.
+#[test]
+fn what_a_changed_route_led_through_goes_in_a_step_of_its_own() {
+    let words = FAMILIES[0];
+    isolated("what_a_changed_route_led_through_goes_in_a_step_of_its_own", move || async move {
+        let link = words.vxlan();
+        let tables = Tables::spawn().unwrap();
+        let uplink = crate::namespace::index_of("uplink");
+        let entries = words.peer(link, 1);
+        apply(&tables, puts(&entries)).await;
+        let (routes, others): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|(key, _)| matches!(key, Key::Route { .. }));
+        let node = Some(words.node(7).parse().unwrap());
+        let direct = RouteValue { link: uplink, gateway: node, on_link: false, source: None, mtu: None, encap: None };
+        let changed = puts(&[(routes[0].0, Value::Route(direct))]);
+
+        let applied = tables.apply([changed.clone(), deletes(&others)].concat()).await.unwrap();
+        assert_eq!((applied.failed.len(), applied.messages, applied.sends), (0, 3, 2));
+        assert_eq!(dumped(&tables, &[link], &[]).await, []);
+        // Nothing leads there: nothing to wait for.
+        let applied = tables.apply([changed, puts(&others)].concat()).await.unwrap();
+        assert_eq!((applied.failed.len(), applied.sends), (0, 1));
+        assert_eq!(tables.apply(deletes(&others)).await.unwrap().sends, 1);
+    });
+}
+
 #[test]
 fn a_delete_takes_only_what_it_names() {
     for words in FAMILIES {

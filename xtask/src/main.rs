@@ -12,6 +12,7 @@ mod languages;
 mod reference;
 mod registry;
 mod run;
+mod scale;
 mod setup;
 mod test;
 mod tidy;
@@ -37,6 +38,7 @@ Usage: cargo xtask COMMAND
   reference         writes docs/backends/reference.md out of wit/backend.wit
   fuzz [TARGET] [--seconds 60]
                     looks for inputs that break what is promised about hostile input, each kind for so long
+  scale             simulates clusters of up to 100,000 nodes and their API servers, and writes it into docs/scale.md
   languages         one backend in Rust, C, JavaScript and Python side by side: size, and what it costs
   tidy              checks the rules for the tree that no other tool knows
 
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Some("reference") => reference::run(),
         Some("fuzz") => fuzz::run_with(rest),
         Some("languages") => setup::wasm_target().and_then(|()| languages::side_by_side()),
+        Some("scale") => scale::run(),
         Some("tidy") => tidy::run(),
         Some("help" | "--help" | "-h") => {
             println!("{USAGE}");

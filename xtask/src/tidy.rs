@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::reference;
 use crate::run::{Outcome, command, output, root};
+use crate::scale;
 
 /// A file that is longer has more than one subject.
 const MOST_LINES: usize = 500;
@@ -29,6 +30,7 @@ pub(crate) fn run() -> Outcome {
     let root = root();
     let list = output(command("git").args(["ls-files", "--cached", "--others", "--exclude-standard"]))?;
     let mut complaints: Vec<String> = reference::complaint()?.into_iter().collect();
+    complaints.extend(scale::complaint()?);
     let mut files = 0;
     for name in list.lines() {
         complaints.extend(fs::metadata(root.join(name)).ok().and_then(|file| too_large(name, file.len())));

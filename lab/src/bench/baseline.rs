@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use twill_lab::{LabError, NetNs, Result, Sandbox};
@@ -71,26 +72,25 @@ fn batch(ns: &NetNs, peers: u32) -> Result<Cost> {
     for (program, lines) in [("bridge", bridge), ("ip", ip)] {
         let file = Path::new(Sandbox::WORK).join("batch");
         fs::write(&file, lines).map_err(system("write a batch"))?;
-        let part = ns.within(|| child(Command::new(program).arg("-batch").arg(&file)))??;
+        let part = child(ns, Command::new(program).arg("-batch").arg(&file))?;
         cost.wall += part.wall;
         cost.cpu += part.cpu;
     }
     Ok(cost)
 }
 
-/// Runs a program to its end, and reads its CPU time before it is buried.
-pub(super) fn child(command: &mut Command) -> Result<Cost> {
+/// Runs a program to its end in a namespace, and reads its CPU time before it is buried.
+pub(super) fn child(ns: &NetNs, command: &mut Command) -> Result<Cost> {
     let name = command.get_program().to_string_lossy().into_owned();
     command.stdin(Stdio::null()).stdout(Stdio::null());
-    let begin = std::time::Instant::now();
-    let mut child = command.spawn().map_err(system(format!("start {name}")))?;
-    let pid = child.id();
-    if let Some(id) = Pid::from_raw(pid.cast_signed()) {
+    let begin = Instant::now();
+    let mut child = ns.spawn(command)?;
+    if let Some(id) = Pid::from_raw(child.id().cast_signed()) {
         waitid(WaitId::Pid(id), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
             .map_err(system(format!("wait for {name}")))?;
     }
-    let cost = Cost { wall: begin.elapsed(), cpu: usage::cpu(pid) };
-    let status = child.wait().map_err(system(format!("wait for {name}")))?;
+    let cost = Cost { wall: begin.elapsed(), cpu: usage::cpu(child.id()) };
+    let status = child.wait(Duration::from_secs(1))?;
     if !status.success() {
         return Err(LabError::Spec(format!("`{name}` failed ({status})")));
     }

@@ -36,7 +36,7 @@ pub(super) fn measure(spec: LabSpec, component: Option<&Path>, budget: Budget) -
     let mut process = Sample::default();
     let mut sizes = None;
     for _ in budget.rounds() {
-        process.time(child(Command::new(&lab.spec.twill).arg("--version"))?.wall);
+        process.time(child(&lab.node(0).ns, Command::new(&lab.spec.twill).arg("--version"))?.wall);
         forget_everything(&lab)?;
         let backend = built_in.start(&lab, "built-in")?;
         sizes = Some((backend.wasm_bytes, backend.code_bytes));

@@ -82,7 +82,7 @@ fn nothing(cluster: &Cluster, idle: Duration) -> Result<Vec<Figure>> {
     let (before, wakes) = (cpu(pid), Wakes::of(pid));
     thread::sleep(idle);
     let (used, after) = (cpu(pid).saturating_sub(before), Wakes::of(pid));
-    let alone = after.is_alone_since(wakes);
+    let alone = after.is_alone_since(&wakes);
     let check = checks()?;
     let starts = f64::from(CHECKS) * idle.as_secs_f64() / CHECK_SECONDS;
     let of = |name: &str| format!("{name} in {} s", idle.as_secs());
@@ -90,7 +90,7 @@ fn nothing(cluster: &Cluster, idle: Duration) -> Result<Vec<Figure>> {
     let flannel = check.median().unwrap_or_default() * starts;
     Ok(vec![
         count("idle: process starts, 1 for any", f64::from(u8::from(!alone))).aims(Goal::AtMost(0.0)),
-        count("idle: wake-ups (context switches of all threads)", after.woken_since(wakes) as f64),
+        count("idle: wake-ups (context switches of all threads)", after.woken_since(&wakes) as f64),
         Figure::single(IDLE, of("idle: CPU, × flannel's pattern"), Unit::Ms, milliseconds(used))
             .against(Some(flannel))
             .aims(Goal::AtMost(milliseconds(idle) / 1000.0)),
@@ -108,7 +108,7 @@ fn checks() -> Result<Sample> {
     let check = |_| {
         let mut iptables = Command::new("iptables");
         iptables.args(["-w", "-t", "nat", "-C"]).args(rule);
-        Ok(milliseconds(ns.within(|| child(&mut iptables))??.cpu))
+        Ok(milliseconds(child(&ns, &mut iptables)?.cpu))
     };
     (0..CHECKS).map(check).collect()
 }

@@ -187,7 +187,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         return show(report, options);
     }
     for group in Group::ALL.into_iter().filter(|group| options.only.contains(group)) {
-        report.figures.extend(group.measure(&spec, options, budget.part(1 + 2 * options.peers.len()))?);
+        let part = budget.part(1 + 2 * options.peers.len());
+        group.measure(&spec, options, part, &mut |figures| {
+            report.figures.extend(figures);
+            // Who interrupts a long run keeps what there is.
+            options.json.as_ref().map_or(Ok(()), |file| write(file, &report))
+        })?;
     }
     compare_sizes(&mut report.figures, start::PER_PEER, 1000, |peers| (peers == 20_000).then_some(Goal::Times(1.6)));
     compare_sizes(&mut report.figures, change::SLOWEST, FEW, |_| Some(Goal::Times(1.5)));
@@ -197,26 +202,25 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 /// With so many peers a change is as fast as it can be.
 const FEW: u32 = 10;
 
+/// Takes figures as they come.
+type Sink<'a> = &'a mut dyn FnMut(Vec<Figure>) -> Result<()>;
+
 impl Group {
-    fn measure(self, spec: &LabSpec, options: &Options, budget: Budget) -> Result<Vec<Figure>> {
+    fn measure(self, spec: &LabSpec, options: &Options, budget: Budget, sink: Sink<'_>) -> Result<()> {
         let Options { peers: sizes, manifest_kib, .. } = options;
-        let each = |sizes: &[u32], name: &str, work: &(dyn Fn(u32) -> Result<Vec<Figure>> + Sync)| {
-            let mut figures = Vec::new();
-            for &peers in sizes {
+        let mut each = |sizes: &[u32], name: &str, work: &(dyn Fn(u32) -> Result<Vec<Figure>> + Sync)| {
+            sizes.iter().try_for_each(|&peers| {
                 eprintln!("{name}, {peers} peers …");
-                figures.extend(in_a_thread(|| work(peers))?);
-            }
-            Ok(figures)
+                sink(in_a_thread(|| work(peers))?)
+            })
         };
         match self {
             Group::Component => {
                 eprintln!("The daemon alone, and its component …");
                 let file = |file: &PathBuf| file.canonicalize().map_err(system(format!("find {}", file.display())));
                 let component = options.component.as_ref().map(file).transpose()?;
-                let mut figures = programs(spec)?;
                 let work = || component::measure(spec.clone(), component.as_deref(), budget);
-                figures.extend(in_a_thread(work)?);
-                Ok(figures)
+                sink([programs(spec)?, in_a_thread(work)?].concat())
             }
             Group::Start => each(sizes, "Start and restart", &|peers| {
                 start::measure(spec.clone(), peers, *manifest_kib, options.whole_nodes.as_deref(), budget)
@@ -236,7 +240,7 @@ impl Group {
                     eprintln!(
                         "SKIPPED guest: it needs --plan-natively and --component, which `cargo xtask bench` gives"
                     );
-                    return Ok(Vec::new());
+                    return Ok(());
                 };
                 each(sizes, "The sandbox", &|peers| {
                     guest::measure(spec, program, component, peers, options.repetitions)

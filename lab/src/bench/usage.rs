@@ -1,6 +1,8 @@
 //! What a process used, as the kernel counts it.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::param::clock_ticks_per_second;
@@ -46,10 +48,10 @@ pub(super) fn cpu(pid: u32) -> Duration {
 }
 
 /// What tells whether a process slept.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Wakes {
-    /// Context switches of all its threads, whoever asked for them.
-    pub(super) switches: u64,
+    /// Context switches of each of its threads, whoever asked for them.
+    switches: BTreeMap<PathBuf, u64>,
     /// Page faults of children that ended and were waited for: none can end without some.
     faults: u64,
     /// Children that live.
@@ -59,25 +61,27 @@ pub(super) struct Wakes {
 impl Wakes {
     pub(super) fn of(pid: u32) -> Wakes {
         let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-        let (mut switches, mut living) = (0, 0);
+        let (mut switches, mut living) = (BTreeMap::new(), 0);
         for task in tasks.map(|task| task.path()) {
             let status = fs::read_to_string(task.join("status")).unwrap_or_default();
             let of = |key| field(&status, key).unwrap_or(0);
-            switches += of("voluntary_ctxt_switches:") + of("nonvoluntary_ctxt_switches:");
+            let woken = of("voluntary_ctxt_switches:") + of("nonvoluntary_ctxt_switches:");
             let children = fs::read_to_string(task.join("children")).unwrap_or_default();
             living += children.split_whitespace().count() as u64;
+            switches.insert(task, woken);
         }
         let faults = stat(pid).and_then(|fields| fields.get(8)?.parse().ok()).unwrap_or(0);
         Wakes { switches, faults, living }
     }
 
-    /// How often it woke since.
-    pub(super) fn woken_since(self, before: Wakes) -> u64 {
-        self.switches.saturating_sub(before.switches)
+    /// How often it woke since, without threads that ended meanwhile.
+    pub(super) fn woken_since(&self, before: &Wakes) -> u64 {
+        let earlier = |task| before.switches.get(task).copied().unwrap_or(0);
+        self.switches.iter().map(|(task, woken)| woken.saturating_sub(earlier(task))).sum()
     }
 
     /// Whether no process was started since.
-    pub(super) fn is_alone_since(self, before: Wakes) -> bool {
+    pub(super) fn is_alone_since(&self, before: &Wakes) -> bool {
         self.faults == before.faults && self.living == before.living
     }
 }
@@ -117,8 +121,18 @@ mod tests {
         let (own, before) = (std::process::id(), Wakes::of(std::process::id()));
         assert!(Command::new("true").status().unwrap().success());
         let after = Wakes::of(own);
-        assert!(!after.is_alone_since(before));
-        assert!(after.woken_since(before) > 0);
+        assert!(!after.is_alone_since(&before));
+        assert!(after.woken_since(&before) > 0);
+    }
+
+    #[test]
+    fn a_thread_that_ended_takes_nothing_away() {
+        let wakes = |tasks: &[(&str, u64)]| Wakes {
+            switches: tasks.iter().map(|(task, woken)| (PathBuf::from(task), *woken)).collect(),
+            ..Wakes::default()
+        };
+        let (before, after) = (wakes(&[("1", 5), ("2", 900)]), wakes(&[("1", 8), ("3", 4)]));
+        assert_eq!(after.woken_since(&before), 7);
     }
 
     #[test]

@@ -238,7 +238,7 @@ impl Group {
             Group::Guest => {
                 let (Some(program), Some(component)) = (&options.plan_natively, &options.component) else {
                     eprintln!(
-                        "SKIPPED guest: it needs --plan-natively and --component, which `cargo xtask bench` gives"
+                        "SKIPPED guest: it needs --component, and with --plan-natively a program that plans both ways"
                     );
                     return Ok(());
                 };

@@ -44,6 +44,8 @@ pub struct Scale {
     pub peers: usize,
     /// Processor time of each part, in the order in which the daemon does them.
     pub stages: Vec<Stage>,
+    /// Processor time of a change of one peer, in milliseconds.
+    pub change_ms: f64,
     /// What was done, which is the same on every machine.
     pub work: Work,
     /// Memory that is needed for the peers, beside that of the recorder: bytes that no file backs.
@@ -128,10 +130,12 @@ impl Scale {
         let mut desk = Desk::open(&crowd, options).await?;
         let memory = anonymous_bytes();
         let mut clock = Clock::start();
-        for n in 0..count {
-            let record = crowd.node(n, 0);
+        for first in (0..count).step_by(PEERS_A_JOB) {
+            let records: Vec<_> = (first..count.min(first + PEERS_A_JOB)).map(|n| crowd.node(n, 0)).collect();
             clock.skip();
-            desk.store.update(record);
+            for record in records {
+                desk.store.update(record);
+            }
             clock.lap("keep what matters of each node");
         }
         desk.admit(&crowd)?;
@@ -139,7 +143,10 @@ impl Scale {
         let names: Vec<String> = desk.peers.take_changes().into_keys().collect();
         let before = desk.bench.sandbox.counters();
         for names in names.chunks(PEERS_A_JOB) {
-            desk.plan(names, &mut clock).await?;
+            let outcomes = desk.ask(names).await;
+            clock.lap("ask the component, hold its answers against the policy");
+            desk.take(outcomes)?;
+            clock.lap("take in the plans");
         }
         let after = desk.bench.sandbox.counters();
         let operations = desk.table.operations(Instant::now(), |_, _, _| Unwanted::Remove);
@@ -164,19 +171,20 @@ impl Scale {
         clock.lap("compare everything again, as after a restart");
 
         let changes = CHANGES.min(count);
-        let (mut aside, mut written_of_changes) = (Clock::start(), 0);
-        for n in 0..changes {
-            let record = crowd.node(n * (count / changes), 1);
-            clock.skip();
+        let records: Vec<_> = (0..changes).map(|n| crowd.node(n * (count / changes), 1)).collect();
+        let mut written_of_changes = 0;
+        let begin = cpu_ms();
+        for record in records {
             desk.store.update(record);
             desk.admit(&crowd)?;
             let names: Vec<String> = desk.peers.take_changes().into_keys().collect();
-            desk.plan(&names, &mut aside).await?;
+            let outcomes = desk.ask(&names).await;
+            desk.take(outcomes)?;
             let operations = desk.table.operations(Instant::now(), |_, _, _| Unwanted::Remove);
             desk.table.applied(&operations, &[], Instant::now());
             written_of_changes += operations.len();
-            clock.lap("a hundred single changes");
         }
+        let change_ms = (cpu_ms() - begin) / changes.max(1) as f64;
         let work = Work {
             guest_calls: after.calls - before.calls,
             guest_peers: after.peers - before.peers,
@@ -186,7 +194,7 @@ impl Scale {
             guest_peers_of_changes: desk.bench.sandbox.counters().peers - after.peers,
             written_of_changes,
         };
-        Ok(Self { peers: count, stages: clock.stages, work, bytes })
+        Ok(Self { peers: count, stages: clock.stages, change_ms, work, bytes })
     }
 
     /// Processor time of all parts.
@@ -238,14 +246,16 @@ impl Desk {
         Ok(())
     }
 
-    /// Asks about these peers, and takes in what comes of it.
-    async fn plan(&mut self, names: &[String], clock: &mut Clock) -> Result<(), String> {
-        clock.skip();
+    /// Asks about these peers.
+    async fn ask(&self, names: &[String]) -> Vec<(Question, Outcome)> {
         let records = names.iter().filter_map(|name| self.peers.get(name));
         let questions: Vec<Question> = records.map(|record| Question::about(record, &BTreeMap::new())).collect();
         let planners = std::slice::from_ref(&self.planner);
-        let outcomes = planning::plan_peers(&self.bench.sandbox, planners, questions).await;
-        clock.lap("ask the component, hold its answers against the policy");
+        planning::plan_peers(&self.bench.sandbox, planners, questions).await
+    }
+
+    /// Takes in what came of it.
+    fn take(&mut self, outcomes: Vec<(Question, Outcome)>) -> Result<(), String> {
         for (question, outcome) in outcomes {
             let Outcome::Planned { backend, intents } = outcome else {
                 return Err(format!("peer {}: {}", question.name, outcome.reason().unwrap_or("no plan")));
@@ -256,14 +266,13 @@ impl Desk {
             let entries = self.wanted.entries(&owner, &self.interfaces);
             self.table.want(&owner, entries);
         }
-        clock.lap("take in the plans");
         Ok(())
     }
 }
 
 impl fmt::Display for Scale {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { peers, stages, work, bytes } = self;
+        let Self { peers, stages, change_ms, work, bytes } = self;
         let each = |value: f64| value / *peers as f64;
         writeln!(f, "{peers} peers, {KIND}, IPv4, without a kernel")?;
         for Stage { name, cpu_ms } in stages {
@@ -271,6 +280,7 @@ impl fmt::Display for Scale {
         }
         let total = self.cpu_ms();
         writeln!(f, "  {:58} {total:9.1} ms {:8.2} µs a peer", "all", each(total * 1000.0))?;
+        writeln!(f, "  {:58} {:9.1} µs", "a change of one peer", change_ms * 1000.0)?;
         writeln!(
             f,
             "  {:58} {:9.1} MiB {:7.0} bytes a peer",

@@ -11,6 +11,7 @@ mod change;
 mod cluster;
 mod cni;
 mod component;
+mod crowd;
 mod document;
 mod goal;
 mod guest;
@@ -117,11 +118,13 @@ enum Group {
     Guest,
     /// Another backend for all peers, under traffic
     Handover,
+    /// 1,000 to 100,000 peers without a kernel, whatever --peers says
+    Paper,
 }
 
 impl Group {
-    const ALL: [Group; 6] =
-        [Group::Component, Group::Start, Group::Change, Group::Heartbeat, Group::Guest, Group::Handover];
+    const ALL: [Group; 7] =
+        [Group::Component, Group::Start, Group::Change, Group::Heartbeat, Group::Guest, Group::Handover, Group::Paper];
 }
 
 /// How often to repeat, and for how long.
@@ -249,6 +252,10 @@ impl Group {
             Group::Handover => {
                 let sizes: Vec<u32> = sizes.iter().copied().filter(|peers| *peers <= handover::MOST).collect();
                 each(&sizes, "Another backend", &|peers| handover::measure(spec.clone(), peers, *manifest_kib, budget))
+            }
+            Group::Paper => {
+                eprintln!("Peers on paper …");
+                crowd::measure(&spec.twill, budget)
             }
         }
     }

@@ -24,6 +24,8 @@ pub(super) const IDLE: &str = "Idle";
 pub(super) const GUEST: &str = "The backend in the sandbox";
 /// Another backend for very many.
 pub(super) const HANDOVER: &str = "Another backend for all peers, two real nodes among them, IPv4";
+/// Very many, without a kernel.
+pub(super) const PAPER: &str = "Plan, policy and comparison on paper, vxlan, IPv4";
 /// The daemon alone.
 pub(super) const COMPONENT: &str = "The daemon without peers, and its component";
 /// The daemon and an API server.
@@ -34,8 +36,8 @@ pub(super) const SWAP: &str = "Another backend on 3 nodes, both families, 18 flo
 pub(super) const SIZES: &str = "Sizes";
 
 /// All of them, in the order in which they are shown.
-pub(super) const SECTIONS: [&str; 12] =
-    [PROGRAM, START, MEMORY, CHANGE, HEARTBEAT, IDLE, GUEST, HANDOVER, COMPONENT, API, SWAP, SIZES];
+pub(super) const SECTIONS: [&str; 13] =
+    [PROGRAM, START, MEMORY, CHANGE, HEARTBEAT, IDLE, GUEST, HANDOVER, PAPER, COMPONENT, API, SWAP, SIZES];
 
 const LEGEND: &str = "\
 median (least–most); × compares with what the line names, bare programs of the first table with the packed writer with spread

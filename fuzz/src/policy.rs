@@ -46,7 +46,7 @@ pub(crate) fn run(bytes: &[u8]) {
         }
         judge_peer(&intents, &peer, &node, &plan.links);
         let backend = BackendId { instance: 1, kind: "any".into() };
-        let owner = Owner::Peer(peer.name.clone());
+        let owner = Owner::Peer(peer.name.as_str().into());
         if wanted.accept(&owner, Plan { backend, intents: intents.clone(), receptions: Vec::new() }, &own).is_err() {
             assert_eq!(wanted.plan(&owner), None, "a refused plan is kept");
             continue;

@@ -24,6 +24,7 @@ pub mod intent;
 pub mod keys;
 pub mod lease;
 pub mod nodes;
+pub mod packed;
 pub mod peers;
 pub mod pool;
 pub mod telemetry;

@@ -5,13 +5,18 @@
 //! its newest record claims it: a newcomer cannot take it away, and gets it as soon as it is given up. A record that
 //! claims what it may not have leaves the node's last good one in force.
 
+mod tally;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use twill_model::Family;
 
 use crate::nodes::{PeerRecord, PeerRecordFamily};
+use crate::packed::Packed;
+pub use tally::Tally;
 
 /// What became of a peer since somebody last asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,13 +31,14 @@ pub enum Change {
 #[derive(Debug, Default)]
 pub struct Peers {
     /// The records in force.
-    admitted: HashMap<String, PeerRecord>,
+    admitted: HashMap<Arc<str>, Packed<PeerRecord>>,
     /// Newest records that are not in force, with the reason.
-    waiting: BTreeMap<String, (PeerRecord, String)>,
-    subnets: BTreeMap<IpNet, String>,
+    waiting: BTreeMap<Arc<str>, (PeerRecord, String)>,
+    subnets: BTreeMap<IpNet, Arc<str>>,
+    tally: Tally,
     own_subnets: Vec<IpNet>,
     own_addresses: Vec<IpAddr>,
-    changes: BTreeMap<String, Change>,
+    changes: BTreeMap<Arc<str>, Change>,
 }
 
 impl Peers {
@@ -40,11 +46,14 @@ impl Peers {
     pub fn set_own(&mut self, subnets: Vec<IpNet>, addresses: Vec<IpAddr>) {
         self.own_subnets = subnets;
         self.own_addresses = addresses;
-        let thieves = self.admitted.values().filter_map(|r| self.check_own(r).err().map(|reason| (r.clone(), reason)));
-        for (record, reason) in thieves.collect::<Vec<_>>() {
-            self.release(&record.name);
-            self.changes.insert(record.name.clone(), Change::Lost);
-            self.waiting.entry(record.name.clone()).or_insert((record, reason));
+        let thieves = self.admitted.iter().filter_map(|(name, record)| {
+            let record = record.get()?;
+            self.check_own(&record).err().map(|reason| (Arc::clone(name), record, reason))
+        });
+        for (name, record, reason) in thieves.collect::<Vec<_>>() {
+            self.release(&name);
+            self.changes.insert(Arc::clone(&name), Change::Lost);
+            self.waiting.entry(name).or_insert((record, reason));
         }
         self.settle();
     }
@@ -52,14 +61,16 @@ impl Peers {
     /// Takes in a node's newest record. A family that is missing from it because something is wrong with it stays as it
     /// was.
     pub fn update(&mut self, mut record: PeerRecord) {
-        let name = record.name.clone();
-        if let Some(last) = self.admitted.get(&name).filter(|_| !record.problems.is_empty()) {
+        let known = self.admitted.get_key_value(record.name.as_str());
+        let name = known.map_or_else(|| record.name.as_str().into(), |(name, _)| Arc::clone(name));
+        let last = known.map(|(_, last)| last.clone());
+        if let Some(last) = last.as_ref().filter(|_| !record.problems.is_empty()).and_then(Packed::get) {
             let has = |family| record.families.iter().any(|f: &PeerRecordFamily| f.family == family);
             let lost: Vec<_> = last.families.iter().filter(|f| !has(f.family)).cloned().collect();
             record.families.extend(lost);
             record.families.sort_by_key(|f| f.family);
         }
-        if self.admitted.get(&name) == Some(&record) {
+        if last == Some(Packed::new(&record)) {
             self.waiting.remove(&name);
         } else {
             self.waiting.insert(name, (record, String::new()));
@@ -77,13 +88,19 @@ impl Peers {
     }
 
     /// Peers that changed since the last call.
-    pub fn take_changes(&mut self) -> BTreeMap<String, Change> {
+    pub fn take_changes(&mut self) -> BTreeMap<Arc<str>, Change> {
         std::mem::take(&mut self.changes)
     }
 
     /// A peer's record.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&PeerRecord> {
+    pub fn get(&self, name: &str) -> Option<PeerRecord> {
+        self.admitted.get(name)?.get()
+    }
+
+    /// A peer's record as it is kept.
+    #[must_use]
+    pub fn packed(&self, name: &str) -> Option<&Packed<PeerRecord>> {
         self.admitted.get(name)
     }
 
@@ -93,9 +110,31 @@ impl Peers {
         self.admitted.len()
     }
 
+    /// A peer's name and record as they are kept.
+    #[must_use]
+    pub fn entry(&self, name: &str) -> Option<(&Arc<str>, &Packed<PeerRecord>)> {
+        self.admitted.get_key_value(name)
+    }
+
+    /// The names of all peers.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &Arc<str>> {
+        self.admitted.keys()
+    }
+
     /// All peers.
-    pub fn iter(&self) -> impl Iterator<Item = &PeerRecord> {
-        self.admitted.values()
+    pub fn iter(&self) -> impl Iterator<Item = PeerRecord> {
+        self.admitted.values().filter_map(Packed::get)
+    }
+
+    /// All peers' families: less to read than whole records.
+    pub fn families(&self) -> impl Iterator<Item = (&Arc<str>, Vec<PeerRecordFamily>)> {
+        self.admitted.iter().filter_map(|(name, record)| Some((name, record.first()?)))
+    }
+
+    /// What all peers say together.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Newest records of nodes that claim what they may not have, with the reason.
@@ -129,7 +168,11 @@ impl Peers {
                         self.admit(record, given_up);
                         progress = true;
                     }
-                    Err(reason) => drop(self.waiting.insert(record.name.clone(), (record, reason))),
+                    Err(reason) => {
+                        if let Some(waiting) = self.waiting.get_mut(record.name.as_str()) {
+                            waiting.1 = reason;
+                        }
+                    }
                 }
             }
             if !progress {
@@ -138,31 +181,33 @@ impl Peers {
         }
     }
 
-    fn admit(&mut self, record: PeerRecord, given_up: BTreeSet<String>) {
+    fn admit(&mut self, record: PeerRecord, given_up: BTreeSet<Arc<str>>) {
         for loser in given_up {
             self.release(&loser);
             self.changes.insert(loser, Change::Lost);
         }
-        self.waiting.remove(&record.name);
-        self.release(&record.name);
+        let Some((name, _)) = self.waiting.remove_entry(record.name.as_str()) else { return };
+        self.release(&name);
         for subnet in subnets(&record) {
-            self.subnets.insert(*subnet, record.name.clone());
+            self.subnets.insert(*subnet, Arc::clone(&name));
         }
-        self.changes.entry(record.name.clone()).or_insert(Change::Record);
-        self.admitted.insert(record.name.clone(), record);
+        self.tally.add(&record);
+        self.changes.entry(Arc::clone(&name)).or_insert(Change::Record);
+        self.admitted.insert(name, Packed::new(&record));
     }
 
     fn release(&mut self, name: &str) -> bool {
-        let Some(record) = self.admitted.remove(name) else { return false };
+        let Some(record) = self.admitted.remove(name).and_then(|record| record.get()) else { return false };
         for subnet in subnets(&record) {
             self.subnets.remove(subnet);
         }
+        self.tally.subtract(&record);
         true
     }
 
     /// Whether a record can be put into force; names the peers whose old records stand against it although their newest
     /// ones do not claim it any more.
-    fn check(&self, record: &PeerRecord) -> Result<BTreeSet<String>, String> {
+    fn check(&self, record: &PeerRecord) -> Result<BTreeSet<Arc<str>>, String> {
         self.check_own(record)?;
         let mut given_up = BTreeSet::new();
         for subnet in subnets(record) {
@@ -173,7 +218,7 @@ impl Peers {
                         "its podCIDR {subnet} overlaps {other} of node {holder}, which was there first: one of them needs another podCIDR"
                     ));
                 }
-                given_up.insert(holder.to_owned());
+                given_up.insert(Arc::clone(holder));
             }
         }
         Ok(given_up)
@@ -205,17 +250,13 @@ impl Peers {
     }
 
     /// Subnets of other peers that share addresses with this one.
-    fn overlapping(&self, subnet: &IpNet, name: &str) -> Vec<(IpNet, &str)> {
+    fn overlapping(&self, subnet: &IpNet, name: &str) -> Vec<(IpNet, &Arc<str>)> {
         let inside = self.subnets.range(*subnet..).take_while(|(other, _)| subnet.contains(*other));
         let wider = (0..subnet.prefix_len()).filter_map(|length| {
             let wider = IpNet::new(subnet.addr(), length).ok()?.trunc();
             self.subnets.get_key_value(&wider)
         });
-        inside
-            .chain(wider)
-            .map(|(other, holder)| (*other, holder.as_str()))
-            .filter(|(_, holder)| *holder != name)
-            .collect()
+        inside.chain(wider).map(|(other, holder)| (*other, holder)).filter(|(_, holder)| ***holder != *name).collect()
     }
 }
 
@@ -251,8 +292,8 @@ mod tests {
         }
     }
 
-    fn names(changes: &BTreeMap<String, Change>) -> Vec<&str> {
-        changes.keys().map(String::as_str).collect()
+    fn names(changes: &BTreeMap<Arc<str>, Change>) -> Vec<&str> {
+        changes.keys().map(|name| &**name).collect()
     }
 
     #[test]
@@ -307,7 +348,7 @@ mod tests {
         peers.update(node("a", &["10.244.1.0/24"]));
         peers.update(node("b", &["10.244.2.0/24"]));
         peers.update(node("b", &["10.244.1.0/24"]));
-        assert_eq!(peers.get("b"), Some(&node("b", &["10.244.2.0/24"])));
+        assert_eq!(peers.get("b"), Some(node("b", &["10.244.2.0/24"])));
         assert!(peers.refusal("b").is_some());
     }
 
@@ -322,7 +363,7 @@ mod tests {
             peers.update(node(name, &[subnet]));
         }
         assert_eq!(peers.refused().count(), 0);
-        assert_eq!(peers.get("a"), Some(&node("a", &["10.244.2.0/24"])));
+        assert_eq!(peers.get("a"), Some(node("a", &["10.244.2.0/24"])));
         assert_eq!(names(&peers.take_changes()), ["a", "b", "c"]);
     }
 
@@ -371,7 +412,7 @@ mod tests {
             let mut peers = Peers::default();
             for (name, n) in history {
                 peers.update(record(name, n));
-                let held: Vec<IpNet> = peers.iter().flat_map(subnets).copied().collect();
+                let held: Vec<IpNet> = peers.iter().flat_map(|peer| subnets(&peer).copied().collect::<Vec<_>>()).collect();
                 let distinct: BTreeSet<IpNet> = held.iter().copied().collect();
                 prop_assert_eq!(held.len(), distinct.len());
             }
@@ -379,7 +420,7 @@ mod tests {
                 peers.update(record(name, n));
             }
             for (name, n) in (0u8..5).zip(last) {
-                prop_assert_eq!(peers.get(&name.to_string()), Some(&record(name, n)));
+                prop_assert_eq!(peers.get(&name.to_string()), Some(record(name, n)));
             }
             prop_assert_eq!(peers.refused().count(), 0);
         }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -141,7 +141,8 @@ impl Tables {
     /// # Errors
     ///
     /// Only [`Error::Ended`]; what the kernel refuses is in [`Applied`].
-    pub async fn apply(&self, operations: Vec<Operation>) -> Result<Applied, Error> {
+    pub async fn apply(&self, operations: impl Into<Arc<[Operation]>>) -> Result<Applied, Error> {
+        let operations = operations.into();
         self.run(move |sockets| sockets.apply(&operations)).await
     }
 

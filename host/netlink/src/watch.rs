@@ -294,7 +294,7 @@ mod tests {
         let tables = Tables::spawn().unwrap();
         let key = |n: u32| Key::Neighbor { link: 7, address: std::net::Ipv4Addr::from(0x0a00_0000 + n).into() };
         let put = |n| Operation::Put { key: key(n), value: Value::Neighbor(Mac([2; 6])), protocol: 0 };
-        let applied = tables.apply((1..1000).map(put).collect()).await.unwrap();
+        let applied = tables.apply((1..1000).map(put).collect::<Vec<_>>()).await.unwrap();
         assert_eq!((applied.failed, applied.overrun), (vec![], false));
         let mut seen = Vec::new();
         while !seen.contains(&Event::Overrun) {

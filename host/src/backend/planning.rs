@@ -3,14 +3,15 @@
 //! A peer is planned by the first backend that can receive it and does not answer `unreachable`. Every plan passes the
 //! policy here, so nothing that leaves this module can do harm.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use twill_model::{Family, Intent, Link, LinkKind, Node, NodePlan, Peer, PeerFamily, Verdict};
 use twill_sandbox::{CallError, Loaded, PeerAnswer, Sandbox};
 
 use crate::intent::policy::{self, Holder, Violation};
-use crate::nodes::{Offer, PeerRecord};
+use crate::nodes::{Offer, PeerRecord, PeerRecordFamily};
+use crate::packed::pack_fields;
 
 /// The kernel's UDP port for vxlan, where none is given.
 pub(crate) const VXLAN_PORT: u16 = 8472;
@@ -25,6 +26,8 @@ pub struct BackendId {
     /// Its type.
     pub kind: Arc<str>,
 }
+
+pack_fields!(BackendId { instance, kind });
 
 /// A backend, with everything needed to ask it for peers.
 #[derive(Debug, Clone)]
@@ -110,19 +113,15 @@ pub struct Question {
 impl Question {
     /// The question about a peer, given which of its addresses are on-link.
     #[must_use]
-    pub fn about(record: &PeerRecord, on_link: &BTreeMap<Family, bool>) -> Self {
-        let family = |f: &crate::nodes::PeerRecordFamily| PeerFamily {
+    pub fn about(record: PeerRecord, on_link: impl Fn(Family) -> bool) -> Self {
+        let family = |f: PeerRecordFamily| PeerFamily {
             family: f.family,
-            subnets: f.subnets.clone(),
+            subnets: f.subnets,
             public: f.public,
             published: None,
-            on_link: on_link.get(&f.family).copied().unwrap_or(false),
+            on_link: on_link(f.family),
         };
-        Self {
-            name: record.name.clone(),
-            offers: record.offers.clone(),
-            families: record.families.iter().map(family).collect(),
-        }
+        Self { name: record.name, offers: record.offers, families: record.families.into_iter().map(family).collect() }
     }
 
     /// As one backend is asked; none if it cannot send to the peer.
@@ -299,6 +298,8 @@ pub struct Reception {
     /// The peers of its WireGuard links.
     pub intents: Vec<Intent>,
 }
+
+pack_fields!(Reception { backend, intents });
 
 /// Asks backends that only hear whom they know for everybody who may send through them. A vxlan link takes packets from any
 /// peer; a WireGuard link takes them from peers that it has. So who can be reached that way has to be known there before it

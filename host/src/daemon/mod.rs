@@ -7,10 +7,12 @@
 mod attached;
 mod blackhole;
 pub mod control;
+mod due;
 mod families;
 mod fault;
 mod firewall;
 mod limits;
+mod memory;
 mod options;
 mod own;
 mod peering;
@@ -47,6 +49,7 @@ use crate::uplink::UplinkError;
 use attached::{Attached, LoadFailure};
 use blackhole::Blackhole;
 use control::ControlSocket;
+use due::Due;
 use firewall::Guard;
 pub use firewall::{BridgeCheck, FirewallOptions};
 use limits::Limits;
@@ -179,10 +182,11 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     let time = |a: &Attached| a.loaded.loading() + a.loaded.compiling().unwrap_or_default();
     let component_load = attached.iter().map(time).sum::<Duration>();
     let Some(node) = startup.identify(&options.node).await? else { return Ok(()) };
+    store.set_own(&node);
     let Some(feeding) = startup.read_nodes(&node).await? else { return Ok(()) };
     let nodes_known = Some(Mark::now(started));
     let record = store.get(&node);
-    let mut own = Own::discover(&node, &options, &conf, &mut dataplane, record.as_deref()).await?;
+    let mut own = Own::discover(&node, &options, &conf, &mut dataplane, record.as_ref()).await?;
     own.provide_key(&attached, &options.key_files, &mut dataplane).await.map_err(StartError::Own)?;
     tracing::info!(node, uplink = %own.selected.uplink.name, version = env!("CARGO_PKG_VERSION"), "started");
     let swap = Swap::new(&options, files, (ordering, orders), start, &attached);
@@ -219,29 +223,11 @@ pub async fn run(options: Options) -> Result<(), StartError> {
             component_load_ms: component_load.as_secs_f64() * 1000.0,
             ..Timings::default()
         },
+        trimmed_at: 0,
     };
     let result = daemon.live(startup, feeding).await;
     drop((socket, control, readiness));
     result
-}
-
-/// What is due, and when.
-#[derive(Debug, Default)]
-struct Due {
-    links: Option<Instant>,
-    routes: Option<Instant>,
-    resync: Option<Instant>,
-    drain: Option<Instant>,
-    reselect: Option<Instant>,
-    settle: Option<Instant>,
-    pool: Option<Instant>,
-}
-
-impl Due {
-    fn at_the_start() -> Self {
-        let now = Instant::now();
-        Self { resync: Some(now), settle: Some(now + NODES_SETTLE), pool: Some(now), ..Self::default() }
-    }
 }
 
 struct Daemon {
@@ -279,6 +265,8 @@ struct Daemon {
     /// Still within the start, where a mistake of the operator's ends the daemon.
     starting: bool,
     timings: Timings,
+    /// Plans that had been made when memory was given back last.
+    trimmed_at: u64,
 }
 
 impl Daemon {
@@ -345,9 +333,8 @@ impl Daemon {
             }
             Notice::Route(destination) => {
                 self.blackhole.note(destination);
-                if self.peers.iter().flat_map(|peer| &peer.families).any(|f| destination.contains(&f.public)) {
-                    self.due.routes.get_or_insert(now + ROUTES_SETTLE);
-                }
+                self.peering.note_moved(destination);
+                self.due.moved.get_or_insert(now + ROUTES_SETTLE);
             }
             Notice::Overrun => {
                 self.due.links = Some(now);
@@ -377,6 +364,9 @@ impl Daemon {
         if due(&mut self.due.resync) {
             self.resync().await;
         }
+        if due(&mut self.due.moved) {
+            self.look_at_moved().await;
+        }
         if due(&mut self.due.routes) {
             self.look_at_reachability().await;
         }
@@ -393,21 +383,21 @@ impl Daemon {
         self.publish();
         self.tend_pool();
         self.tend_limits();
+        self.tend_memory();
         let reason = self.not_ready();
         self.pulse.beat(reason.clone());
         self.teller.readiness(reason.map(|not_ready| not_ready.reason));
     }
 
     fn next_wake(&self) -> Instant {
-        let due =
-            [self.due.links, self.due.routes, self.due.resync, self.due.drain, self.due.reselect, self.due.settle];
-        let rules = [self.firewall.next_due(), self.blackhole.next_due(), self.due.pool];
+        let rules = [self.firewall.next_due(), self.blackhole.next_due()];
         let later = [self.dataplane.table().next_due(), self.publisher.next_due(), self.teller.next_due()];
         let later = later.into_iter().chain(rules).chain([self.swap.next_due()]);
         // While a component is asked, what else has to be asked waits for that to end.
         let asking = self.job.is_some();
         let questions = self.attached.iter().filter_map(Attached::next_due).chain(self.peering.next_due());
-        let earliest = due.into_iter().chain(later).flatten().chain(questions.filter(|_| !asking)).min();
+        let others = later.into_iter().flatten().chain(questions.filter(|_| !asking));
+        let earliest = others.chain(self.due.earliest()).min();
         earliest.unwrap_or_else(|| Instant::now() + RESYNC)
     }
 
@@ -428,7 +418,8 @@ impl Daemon {
     async fn apply(&mut self) {
         // While peers change over, what they leave stays: the kernel may refuse what is new.
         let blind = self.is_blind() || self.swap.phase == swap::Phase::Migrating;
-        let unplanned = self.unplanned();
+        // As long as nothing at all is removed, nobody asks what is to stay.
+        let unplanned = if blind { BTreeSet::new() } else { self.unplanned() };
         let result = self.dataplane.apply(blind, &unplanned).await;
         if let Err(error) = &result {
             self.kernel_problem = Some(format!("writing to the kernel: {error}"));

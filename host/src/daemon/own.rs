@@ -178,33 +178,37 @@ impl Daemon {
             }
         }
         self.problems = problems;
-        let mut dirty = self.store.take_dirty();
-        if !dirty.is_empty() && !self.seen_all_nodes {
+        let mut changes = self.store.take_changes();
+        if !changes.is_empty() && !self.seen_all_nodes {
             self.due.settle = Some(Instant::now() + super::NODES_SETTLE);
         }
-        if dirty.remove(&self.own.name) {
-            self.take_own_node();
+        if let Some(record) = changes.remove(self.own.name.as_str()) {
+            self.take_own_node(record.and_then(|record| record.get()));
         }
         let mut records = Vec::new();
-        for name in &dirty {
-            match self.store.get(name) {
+        for (name, record) in changes {
+            match record {
                 Some(record) => records.push(record),
-                None => self.forget_peer(name),
+                None => self.forget_peer(&name),
             }
         }
-        // At the start all nodes come at once; whoever is older has the better right to a subnet.
-        let age = |r: &Arc<NodeRecord>| (r.created.is_none(), r.created.clone(), r.name.clone());
-        records.sort_by_cached_key(age);
+        // At the start all nodes come at once; whoever is older has the better right to a subnet. Of the same age they are
+        // sorted by name already.
+        records.sort_by_cached_key(|record| {
+            let created = record.first::<Option<String>>().flatten();
+            (created.is_none(), created)
+        });
         for record in records {
-            self.take_peer(&record);
+            if let Some(record) = record.get() {
+                self.take_peer(&record);
+            }
         }
         self.follow_peers();
     }
 
-    fn take_own_node(&mut self) {
-        let record = self.store.get(&self.own.name);
+    fn take_own_node(&mut self, record: Option<NodeRecord>) {
         let before = self.own.lease.clone();
-        if let Err(problem) = self.own.update(record, &self.conf, &self.options.keys) {
+        if let Err(problem) = self.own.update(record.map(Arc::new), &self.conf, &self.options.keys) {
             self.complain("this node's lease", problem);
         }
         if self.own.lease != before {

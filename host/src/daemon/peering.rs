@@ -1,33 +1,38 @@
 //! From nodes to plans: which peers have to be asked about, and what came of it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+mod known;
+
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
 use twill_model::{Family, Intent, Link, Mac, Node, NodePlan, PublicKey};
 use twill_netlink::Key;
 
 use super::attached::{Attached, Role};
 use super::families::of_families;
-use super::status::{PeerState, Plans};
+use super::status::PeerState;
 use super::{Daemon, StartError};
 use crate::backend::planning::{
     BackendId, NodeError, Outcome, Planner, Question, Reception, plan_node, plan_peers, receptions,
 };
 use crate::dataplane::Tenant;
 use crate::intent::policy::Holder;
-use crate::intent::wanted::{Owner, Plan, Wanted};
-use crate::nodes::{NodeRecord, peer_of};
-use crate::peers::{Change, Peers};
+use crate::intent::wanted::{Owner, Plan};
+use crate::nodes::{NodeRecord, PeerRecord, PeerRecordFamily, peer_of};
+use crate::packed::Packed;
+use crate::peers::Change;
+pub(super) use known::Peering;
+use known::{Asked, OnLink};
 
 /// The first pause after a backend broke down over a peer; each further one doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
-/// Peers in one job; between two jobs, newer facts are taken in.
-const PEERS_A_JOB: usize = 4096;
+/// Peers in one job. Between two jobs, newer facts are taken in; while one is worked on, the kernel gets what came of the
+/// one before.
+const PEERS_A_JOB: usize = 1024;
 
 /// Something that a task of its own did, while the loop went on looking after the kernel.
 #[derive(Debug)]
@@ -36,100 +41,6 @@ pub(super) enum Job {
     Node { instance: u32, facts: Arc<Node>, result: Result<NodePlan, NodeError> },
     /// Asked the backends for peers.
     Peers { generation: u64, outcomes: Vec<(Question, Outcome)>, receptions: HashMap<String, Vec<Reception>> },
-}
-
-/// What is known of one peer.
-#[derive(Debug, Default)]
-struct Slot {
-    /// Which of its families are on-link; empty until the kernel was asked.
-    on_link: BTreeMap<Family, bool>,
-    /// The facts that were asked about last, and with which plans for the node.
-    asked: Option<(u64, Question)>,
-    /// How it ended, if not with a plan.
-    trouble: Option<(PeerState, String)>,
-    /// Families that have no plan at all, so that what is there for them stays.
-    unplanned: Vec<Family>,
-    again: Option<Instant>,
-    failures: u32,
-}
-
-/// All that is known of peers.
-#[derive(Debug, Default)]
-pub(super) struct Peering {
-    pub(super) wanted: Wanted,
-    slots: HashMap<String, Slot>,
-    dirty: BTreeSet<String>,
-    /// Peers with a family that has no plan.
-    unplanned: BTreeSet<String>,
-    /// Changes with every accepted plan for the node: then every peer is asked about again.
-    pub(super) generation: u64,
-    pub(super) violations: u64,
-    pub(super) plans: Plans,
-    /// Every peer was asked about once.
-    pub(super) settled: bool,
-    /// The last generation of which every peer was asked about.
-    pub(super) planned: Option<u64>,
-}
-
-impl Peering {
-    /// When a peer that a backend broke down over is due again.
-    pub(super) fn next_due(&self) -> Option<Instant> {
-        self.slots.values().filter_map(|slot| slot.again).min()
-    }
-
-    /// How a peer stands, if not well.
-    pub(super) fn trouble(&self, name: &str) -> Option<&(PeerState, String)> {
-        self.slots.get(name)?.trouble.as_ref()
-    }
-
-    /// Whether anybody waits to be asked about.
-    pub(super) fn has_dirty(&self) -> bool {
-        !self.dirty.is_empty()
-    }
-
-    /// Whether a peer waits to be asked about.
-    pub(super) fn is_dirty(&self, name: &str) -> bool {
-        self.dirty.contains(name)
-    }
-
-    /// Whether a peer's family is reached without a router, as far as is known.
-    pub(super) fn is_on_link(&self, name: &str, family: Family) -> bool {
-        self.slots.get(name).and_then(|slot| slot.on_link.get(&family)).is_some_and(|on_link| *on_link)
-    }
-
-    /// Subnets of peers, or of families of theirs, without any plan.
-    pub(super) fn unplanned_subnets<'a>(&'a self, peers: &'a Peers) -> impl Iterator<Item = IpNet> + 'a {
-        self.unplanned.iter().flat_map(move |name| {
-            let families = peers.get(name).map(|record| record.families.as_slice()).unwrap_or_default();
-            let slot = self.slots.get(name);
-            let without = move |family: &Family| slot.is_some_and(|slot| slot.unplanned.contains(family));
-            families.iter().filter(move |f| without(&f.family)).flat_map(|f| f.subnets.iter().copied())
-        })
-    }
-
-    fn set_unplanned(&mut self, name: &str, families: Vec<Family>) {
-        if families.is_empty() {
-            self.unplanned.remove(name);
-        } else {
-            self.unplanned.insert(name.to_owned());
-        }
-        self.slots.entry(name.to_owned()).or_default().unplanned = families;
-    }
-
-    /// Something that another peer had claimed is free: whoever was refused may get it now.
-    fn retry_rejected(&mut self) {
-        let rejected = |slot: &Slot| matches!(slot.trouble, Some((PeerState::Rejected, _)));
-        for (name, slot) in self.slots.iter_mut().filter(|(_, slot)| rejected(slot)) {
-            slot.asked = None;
-            self.dirty.insert(name.clone());
-        }
-    }
-
-    fn forget(&mut self, name: &str) {
-        self.slots.remove(name);
-        self.dirty.remove(name);
-        self.unplanned.remove(name);
-    }
 }
 
 impl Daemon {
@@ -168,15 +79,15 @@ impl Daemon {
                 self.peering.forget(&name);
                 continue;
             };
-            if !self.peering.slots.contains_key(&name) {
-                let families = record.families.iter().map(|f| f.family).collect();
-                self.peering.set_unplanned(&name, families);
-            }
-            if let Some(slot) = self.peering.slots.get_mut(&name) {
-                slot.on_link.clear();
-                slot.again = None;
-                slot.failures = 0;
-            }
+            let is_new = !self.peering.slots.contains_key(&name);
+            self.peering.slot(&name).on_link = OnLink::default();
+            self.peering.set_trouble(&name, |trouble| {
+                if is_new {
+                    trouble.unplanned = record.families.iter().map(|f| f.family).collect();
+                }
+                trouble.again = None;
+                trouble.failures = 0;
+            });
             self.peering.dirty.insert(name);
         }
     }
@@ -192,7 +103,7 @@ impl Daemon {
 
     /// Takes back what is wanted for a peer.
     fn withdraw(&mut self, name: &str) {
-        let owner = Owner::Peer(name.to_owned());
+        let owner = Owner::Peer(name.into());
         if self.peering.wanted.remove(&owner) {
             self.peering.retry_rejected();
         }
@@ -204,18 +115,31 @@ impl Daemon {
 
     /// Asks the kernel again which peers are on-link.
     pub(super) async fn look_at_reachability(&mut self) {
-        let names: Vec<String> = self.peers.iter().map(|record| record.name.clone()).collect();
-        for name in self.ask_on_link(names).await {
-            self.peering.dirty.insert(name);
+        self.peering.take_moved();
+        let names: Vec<Arc<str>> = self.peers.names().cloned().collect();
+        for some in names.chunks(PEERS_A_JOB) {
+            let changed = self.ask_on_link(some).await;
+            self.peering.dirty.extend(changed);
         }
     }
 
+    /// The same for those peers to which somebody else's routes lead that changed.
+    pub(super) async fn look_at_moved(&mut self) {
+        let Some(moved) = self.peering.take_moved() else { return self.look_at_reachability().await };
+        let has_moved = |f: &PeerRecordFamily| moved.iter().any(|destination| destination.contains(&f.public));
+        let names = self.peers.families().filter(|(_, families)| families.iter().any(has_moved));
+        let names: Vec<Arc<str>> = names.map(|(name, _)| Arc::clone(name)).collect();
+        let changed = self.ask_on_link(&names).await;
+        self.peering.dirty.extend(changed);
+    }
+
     /// Asks about these peers; returns those for which the answer changed.
-    async fn ask_on_link(&mut self, names: Vec<String>) -> Vec<String> {
-        let places: Vec<(String, Family, IpAddr)> = names
+    async fn ask_on_link(&mut self, names: &[Arc<str>]) -> Vec<Arc<str>> {
+        let families = |name: &Arc<str>| self.peers.packed(name).and_then(Packed::first::<Vec<PeerRecordFamily>>);
+        let places: Vec<(&Arc<str>, Family, IpAddr)> = names
             .iter()
-            .filter_map(|name| self.peers.get(name))
-            .flat_map(|record| record.families.iter().map(|f| (record.name.clone(), f.family, f.public)))
+            .filter_map(|name| Some((name, families(name)?)))
+            .flat_map(|(name, families)| families.into_iter().map(move |f| (name, f.family, f.public)))
             .collect();
         if places.is_empty() {
             return Vec::new();
@@ -231,9 +155,8 @@ impl Daemon {
         };
         let mut changed = Vec::new();
         for ((name, family, _), answer) in places.into_iter().zip(answers) {
-            let slot = self.peering.slots.entry(name.clone()).or_default();
-            if slot.on_link.insert(family, answer) != Some(answer) {
-                changed.push(name);
+            if self.peering.slot(name).on_link.set(family, answer) {
+                changed.push(Arc::clone(name));
             }
         }
         changed
@@ -252,10 +175,7 @@ impl Daemon {
         if planners.is_empty() {
             return;
         }
-        let now = Instant::now();
-        let due = self.peering.slots.iter_mut().filter(|(_, slot)| slot.again.is_some_and(|at| at <= now));
-        let due: Vec<String> = due.map(|(name, slot)| (name.clone(), slot.again.take(), slot.asked.take()).0).collect();
-        self.peering.dirty.extend(due);
+        self.peering.end_pauses(Instant::now());
         let peers = self.next_peers().await;
         if peers.is_empty() {
             self.peering.settled |= self.peering.dirty.is_empty() && self.store.is_synced();
@@ -290,22 +210,19 @@ impl Daemon {
 
     /// Peers that have to be asked about now.
     async fn next_peers(&mut self) -> Vec<Question> {
-        let mut names: Vec<String> = self.peering.dirty.iter().cloned().collect();
-        names.sort_by_cached_key(|name| {
-            self.peers.get(name).map(|r| (r.created.is_none(), r.created.clone(), name.clone()))
-        });
-        names.truncate(PEERS_A_JOB);
-        let unknown = |name: &&String| self.peering.slots.get(*name).is_none_or(|slot| slot.on_link.is_empty());
-        let unknown: Vec<String> = names.iter().filter(unknown).cloned().collect();
-        self.ask_on_link(unknown).await;
         let mut peers = Vec::new();
-        for name in names {
-            self.peering.dirty.remove(&name);
-            let Some(record) = self.peers.get(&name) else { continue };
-            let slot = self.peering.slots.entry(name).or_default();
-            let peer = Question::about(record, &slot.on_link);
-            if slot.asked.as_ref() != Some(&(self.peering.generation, peer.clone())) {
-                peers.push(peer);
+        while peers.is_empty() && self.peering.has_dirty() {
+            let names = self.peering.next_dirty(&self.peers, PEERS_A_JOB);
+            let is_unknown = |name: &&Arc<str>| self.peering.slots.get(*name).is_none_or(|s| s.on_link.is_unknown());
+            let unknown: Vec<Arc<str>> = names.iter().filter(is_unknown).cloned().collect();
+            self.ask_on_link(&unknown).await;
+            for name in names {
+                let Some(packed) = self.peers.packed(&name) else { continue };
+                let generation = self.peering.generation;
+                let slot = self.peering.slot(&name);
+                if let Some(record) = packed.get().filter(|_| !slot.was_asked(generation, packed)) {
+                    peers.push(Question::about(record, |family| slot.on_link.is(family)));
+                }
             }
         }
         peers
@@ -313,9 +230,12 @@ impl Daemon {
 
     /// The questions about all peers, as they would be asked now.
     pub(super) fn questions(&self) -> Vec<Question> {
-        let none = BTreeMap::new();
-        let on_link = |name: &str| self.peering.slots.get(name).map_or(&none, |slot| &slot.on_link);
-        self.peers.iter().map(|record| Question::about(record, on_link(&record.name))).collect()
+        let on_link = |name: &str| self.peering.slots.get(name).map_or(OnLink::default(), |slot| slot.on_link);
+        let question = |record: PeerRecord| {
+            let on_link = on_link(&record.name);
+            Question::about(record, |family| on_link.is(family))
+        };
+        self.peers.iter().map(question).collect()
     }
 
     /// Takes in what a job did.
@@ -361,7 +281,7 @@ impl Daemon {
     /// Something changed that every peer's plan depends on.
     pub(super) fn plan_everybody_anew(&mut self) {
         self.peering.generation += 1;
-        self.peering.dirty.extend(self.peers.iter().map(|record| record.name.clone()));
+        self.peering.dirty.extend(self.peers.names().cloned());
     }
 
     /// Whether the kernel has all stations of a plan where the plan wants them.
@@ -386,21 +306,22 @@ impl Daemon {
     }
 
     fn absorb_outcome(&mut self, generation: u64, peer: Question, outcome: Outcome, receptions: Vec<Reception>) {
-        let Some(record) = self.peers.get(&peer.name) else { return };
-        let slot = self.peering.slots.entry(peer.name.clone()).or_default();
-        if Question::about(record, &slot.on_link) != peer {
+        let Some((name, packed)) = self.peers.entry(&peer.name) else { return };
+        let (name, record) = (Arc::clone(name), packed.clone());
+        let slot = self.peering.slot(&name);
+        let on_link = slot.on_link;
+        if record.get().map(|record| Question::about(record, |family| on_link.is(family))) != Some(peer) {
             // The peer moved on while it was asked about; it is dirty, and the answer is for another one.
             return;
         }
-        let name = peer.name.clone();
-        slot.asked = Some((generation, peer));
+        slot.asked = Some(Asked { generation, record, on_link });
         match outcome {
             Outcome::Planned { backend, intents } => {
                 let plan = Plan { backend, intents, receptions };
                 self.accept_plan(&name, plan, Vec::new(), None);
             }
             Outcome::Partial { backend, mut intents, missing, why } => {
-                let last = self.peering.wanted.plan(&Owner::Peer(name.clone()));
+                let last = self.peering.wanted.plan(&Owner::Peer(Arc::clone(&name)));
                 let kept: Vec<Intent> = last.iter().flat_map(|plan| of_families(&plan.intents, &missing)).collect();
                 intents.extend(kept);
                 let trouble = trouble(*why);
@@ -411,46 +332,57 @@ impl Daemon {
                 self.peering.violations += u64::from(matches!(other, Outcome::Rejected(..)));
                 let before = self.peering.trouble(&name).map(|(state, _)| *state);
                 self.blame(&other, before);
-                let slot = self.peering.slots.entry(name.clone()).or_default();
-                slot.trouble = trouble(other);
-                if failed {
-                    let pause = FIRST_PAUSE.saturating_mul(1 << slot.failures.min(16)).min(LONGEST_PAUSE);
-                    slot.failures += 1;
-                    slot.again = Some(Instant::now() + pause);
+                let ended = trouble(other);
+                if let Some((state, message)) = &ended {
+                    self.tell_trouble(&name, *state, message);
                 }
-                if let Some((state, message)) = slot.trouble.clone() {
-                    self.tell_trouble(&name, state, &message);
-                }
+                self.peering.set_trouble(&name, |trouble| {
+                    trouble.ended = ended;
+                    if failed {
+                        let pause = FIRST_PAUSE.saturating_mul(1 << trouble.failures.min(16)).min(LONGEST_PAUSE);
+                        trouble.failures += 1;
+                        trouble.again = Some(Instant::now() + pause);
+                    }
+                });
             }
         }
         let trouble = self.peering.trouble(&name).map(|(state, _)| *state);
         self.peering.plans.count(trouble);
     }
 
-    fn accept_plan(&mut self, name: &str, plan: Plan, missing: Vec<Family>, trouble: Option<(PeerState, String)>) {
-        let owner = Owner::Peer(name.to_owned());
+    fn accept_plan(
+        &mut self,
+        name: &Arc<str>,
+        plan: Plan,
+        missing: Vec<Family>,
+        mut ended: Option<(PeerState, String)>,
+    ) {
+        let owner = Owner::Peer(Arc::clone(name));
         let own: HashSet<Mac> = self.attached.iter().flat_map(|a| a.macs()).collect();
-        let mut trouble = trouble;
-        match self.peering.wanted.accept(&owner, plan, &own) {
+        let accepted = self.peering.wanted.accept(&owner, plan, &own);
+        match &accepted {
             Ok(released) => {
-                if released {
+                if *released {
                     self.peering.retry_rejected();
                 }
                 let entries = self.peering.wanted.entries(&owner, self.dataplane.interfaces());
                 self.dataplane.want(&owner, entries);
-                self.peering.set_unplanned(name, missing);
             }
             Err(violation) => {
                 self.peering.violations += 1;
-                trouble = Some((PeerState::Rejected, violation.to_string()));
+                ended = Some((PeerState::Rejected, violation.to_string()));
             }
         }
-        if let Some((state, message)) = &trouble {
+        if let Some((state, message)) = &ended {
             self.tell_trouble(name, *state, message);
         }
-        let slot = self.peering.slots.entry(name.to_owned()).or_default();
-        slot.trouble = trouble;
-        slot.failures = 0;
+        self.peering.set_trouble(name, |trouble| {
+            if accepted.is_ok() {
+                trouble.unplanned = missing;
+            }
+            trouble.ended = ended;
+            trouble.failures = 0;
+        });
     }
 
     fn tell_trouble(&mut self, name: &str, state: PeerState, message: &str) {

@@ -4,7 +4,6 @@
 //! It speaks only once what it says is true: links are up, and every peer was looked at once. A pod that starts because
 //! of subnet.env finds a network.
 
-use std::collections::BTreeSet;
 use std::future::pending;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -208,11 +207,10 @@ impl Daemon {
     /// Takes in what was written into the own Node before the source tells it: so a later look at the Node that finds it
     /// as it was before is a change, and is answered.
     pub(super) fn note_written(&mut self, patch: OwnPatch) {
-        let Some(known) = self.store.get(&self.own.name) else { return };
-        let mut record = (*known).clone();
+        let Some(mut record) = self.store.get(&self.own.name) else { return };
         record.annotations.extend(patch.annotations);
         record.network_unavailable = patch.condition.or(record.network_unavailable);
-        self.store.update(record);
+        self.store.update(&record);
     }
 
     /// Publishes what is true and not published yet.
@@ -255,11 +253,9 @@ impl Daemon {
     /// The backend that flannel's annotations name: what real flannel in the cluster needs, or else the most preferred.
     fn face(&self) -> Option<&Attached> {
         let mut offered = self.attached.iter().filter(|a| a.role.is_offered() && a.role != Role::Candidate);
-        let plain = self.peers.iter().filter(|peer| peer.habits.is_none()).flat_map(|peer| &peer.offers);
-        let kinds: BTreeSet<&str> = plain.map(|offer| offer.kind.as_str()).collect();
         let mut needed = offered.clone().filter(|a| a.plan.is_some() && a.trouble().is_none());
         // Of several of a type, the oldest: real flannel does not change while it runs.
-        needed.rfind(|a| kinds.contains(a.config.kind.as_str())).or_else(|| offered.next())
+        needed.rfind(|a| self.peers.tally().has_plain(&a.config.kind)).or_else(|| offered.next())
     }
 
     /// Everything by which this node can be reached now, as text; none before anything works.

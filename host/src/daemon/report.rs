@@ -1,5 +1,6 @@
 //! The status document, made of what the daemon knows.
 
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::Daemon;
@@ -27,8 +28,8 @@ impl Daemon {
                 public: selected.external,
             })
         });
-        let mut peers: Vec<PeerStatus> = self.peers.iter().map(|record| self.peer(&record.name)).collect();
-        let refused = self.peers.refused().filter(|(record, _)| self.peers.get(&record.name).is_none());
+        let mut peers: Vec<PeerStatus> = self.peers.names().map(|name| self.peer(name)).collect();
+        let refused = self.peers.refused().filter(|(record, _)| self.peers.packed(&record.name).is_none());
         peers.extend(refused.map(|(record, reason)| PeerStatus {
             name: record.name.clone(),
             backend: None,
@@ -101,12 +102,12 @@ impl Daemon {
         })
     }
 
-    fn peer(&self, name: &str) -> PeerStatus {
-        let owner = Owner::Peer(name.to_owned());
+    fn peer(&self, name: &Arc<str>) -> PeerStatus {
+        let owner = Owner::Peer(Arc::clone(name));
         let table = self.dataplane.table();
         let presence = table.presence(&owner);
-        let plan = self.peering.wanted.plan(&owner);
-        let wanted = plan.map_or(0, |plan| plan.intents.len()).max(presence.wanted);
+        let plan = self.peering.wanted.brief(&owner);
+        let wanted = plan.as_ref().map_or(0, |(_, intents)| *intents).max(presence.wanted);
         let (state, message) = if let Some(reason) = self.peers.refusal(name) {
             (PeerState::Invalid, Some(reason.to_owned()))
         } else if let Some((state, message)) = self.peering.trouble(name) {
@@ -119,8 +120,8 @@ impl Daemon {
             (PeerState::Applied, None)
         };
         PeerStatus {
-            name: name.to_owned(),
-            backend: plan.map(|plan| plan.backend.kind.to_string()),
+            name: name.to_string(),
+            backend: plan.map(|(backend, _)| backend.kind.to_string()),
             state,
             wanted,
             present: presence.present,
@@ -130,7 +131,6 @@ impl Daemon {
 
     fn backend(&self, attached: &Attached) -> BackendStatus {
         let loaded = &attached.loaded;
-        let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
         BackendStatus {
             kind: attached.config.kind.clone(),
             instance: attached.id.instance,
@@ -142,7 +142,7 @@ impl Daemon {
             .to_owned(),
             wire: attached.wire(),
             peers: self.peering.wanted.carries(attached.id.instance),
-            senders: if attached.role.is_leaving() { owned(self.senders(attached)) } else { Vec::new() },
+            senders: if attached.role.is_leaving() { self.senders(attached) } else { Vec::new() },
             name: loaded.descriptor().name.clone(),
             version: loaded.descriptor().version.clone(),
             digest: format!("sha256:{}", loaded.digest()),

@@ -174,7 +174,7 @@ impl SourceStatus {
             connected: state.connected,
             since_seconds: state.since.elapsed().as_secs_f64(),
             heard_seconds_ago: state.last_heard.map(|at| at.elapsed().as_secs_f64()),
-            nodes: store.all().len(),
+            nodes: store.count(),
             lists: state.lists,
             watches: state.watches,
             events: state.events,
@@ -275,6 +275,11 @@ pub struct Plans {
 }
 
 impl Plans {
+    /// All together.
+    pub(super) fn total(&self) -> u64 {
+        self.accepted + self.unreachable + self.incomplete + self.invalid + self.rejected + self.failed
+    }
+
     /// Counts one by how it ended; none: with a plan.
     pub(super) fn count(&mut self, trouble: Option<PeerState>) {
         let counter = match trouble {

@@ -218,7 +218,7 @@ impl Dataplane {
 
     /// Since when nothing in the kernel leads through the link; none, if something does.
     pub fn unused_since(&mut self, index: u32) -> Option<Instant> {
-        if self.table.all_seen().any(|(key, observed)| link_of(key, observed.value.as_ref()) == Some(index)) {
+        if self.table.all_seen().any(|(key, value)| link_of(&key, value.as_ref()) == Some(index)) {
             self.unused.remove(&index);
             return None;
         }

@@ -3,6 +3,7 @@
 //! One mechanism serves every occasion: compare what is wanted with what is there, write the difference. A first
 //! start, a restart, a deleted route, a flapped link and a node that left are all the same to it.
 
+mod book;
 mod cost;
 mod ledger;
 pub mod limits;
@@ -14,13 +15,14 @@ mod tenant;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use twill_model::{Mac, SecretKey, Uplink};
 use twill_netlink::{
-    Error, Event, Interest, Key, KindInfo, LinkInfo, LinkWanted, Links, Observed, Operation, RTPROT_BOOT, Tables,
-    Value, Watch, is_ours,
+    Error, Event, Interest, Key, KindInfo, LinkInfo, LinkWanted, Links, Operation, RTPROT_BOOT, Tables, Value, Watch,
+    is_ours,
 };
 
 use crate::intent::wanted::{Interfaces, Owner};
@@ -99,9 +101,9 @@ struct Protection {
 impl Protection {
     fn new(blind: bool, subnets: &BTreeSet<IpNet>, table: &Table) -> Self {
         let mut protection = Self { blind, subnets: subnets.clone(), stations: HashSet::new() };
-        if !blind && !subnets.is_empty() {
-            let station = |(key, observed): (&Key, &Observed)| match (key, &observed.value) {
-                (Key::Neighbor { link, .. }, Some(value @ Value::Neighbor(mac))) if protection.covers(key, value) => {
+        if !blind && !subnets.is_empty() && table.may_remove_stations() {
+            let station = |(key, value): (Key, Option<Value>)| match (&key, &value) {
+                (Key::Neighbor { link, .. }, Some(value @ Value::Neighbor(mac))) if protection.covers(&key, value) => {
                     Some((*link, *mac))
                 }
                 _ => None,
@@ -260,13 +262,13 @@ impl Dataplane {
                 Unwanted::Remove
             }
         };
-        let operations = self.table.operations(Instant::now(), unwanted);
+        let operations: Arc<[Operation]> = self.table.operations(Instant::now(), unwanted).into();
         if operations.is_empty() {
             return Ok(true);
         }
         self.write_down(&operations);
         let begin = Instant::now();
-        let applied = self.tables.apply(operations.clone()).await?;
+        let applied = self.tables.apply(Arc::clone(&operations)).await?;
         self.cost.writes.add(begin.elapsed());
         self.cost.messages += applied.messages as u64;
         self.cost.sends += applied.sends as u64;
@@ -378,8 +380,8 @@ impl Dataplane {
         });
         let lives = |destination: &IpNet, gateway: Option<IpAddr>, device: &str| {
             let key = Key::route(*destination, None);
-            let same = |value: Option<&Value>| matches!(value, Some(Value::Route(r)) if r.gateway == gateway && names.get(&r.link).is_some_and(|n| n == device));
-            same(table.seen(&key).and_then(|s| s.value.as_ref())) || same(table.wanted(&key))
+            let same = |value: Option<Value>| matches!(value, Some(Value::Route(r)) if r.gateway == gateway && names.get(&r.link).is_some_and(|n| n == device));
+            same(table.seen(&key).and_then(|seen| seen.value)) || same(table.wanted(&key))
         };
         if let Err(error) = self.ledger.record(made, lives) {
             tracing::warn!(%error, "cannot write down routes over the uplink; they are made all the same, and have to be removed by hand one day");

@@ -3,14 +3,12 @@
 //! Only keys that something happened to are compared, so a change costs what it changes, however large the cluster is.
 //! An error belongs to its key: the key is tried again, later and later, and holds up no other.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::net::Ipv4Addr;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
-use twill_model::Family;
 use twill_netlink::{Key, Observed, Operation, OperationError, Value, protocol_for};
 
+use super::book::{Book, Row};
 use crate::intent::wanted::Owner;
 
 /// The first pause after an error; each further one doubles.
@@ -60,71 +58,62 @@ pub struct Totals {
 /// Wanted and seen, by key.
 #[derive(Debug, Default)]
 pub struct Table {
-    wanted: HashMap<Key, (Value, Owner)>,
-    owned: HashMap<Owner, Vec<Key>>,
-    /// Sorted, so that the entries of one station stand together.
-    seen: BTreeMap<Key, Observed>,
+    book: Book,
     dirty: BTreeSet<Key>,
     refused: HashMap<Key, Refused>,
     held: BTreeSet<Key>,
-    /// Wanted routes, by family.
-    routes: [usize; 2],
 }
 
 impl Table {
     /// Sets what an owner wants; an empty list is nothing any more.
     pub fn want(&mut self, owner: &Owner, entries: Vec<(Key, Value)>) {
-        let old = self.owned.remove(owner).unwrap_or_default();
-        let keys: Vec<Key> = entries.iter().map(|(key, _)| *key).collect();
-        let kept: HashSet<&Key> = keys.iter().collect();
-        let still = |key: &&Key| self.wanted.get(key).is_some_and(|(_, holder)| holder == owner);
-        let gone: Vec<Key> = old.iter().filter(|key| !kept.contains(key)).filter(still).copied().collect();
-        for key in &gone {
-            self.wanted.remove(key);
-            self.count(key, |routes| routes - 1);
-            self.touch(*key);
+        let news = |(key, value): &(Key, Value)| match self.book.find(key).map(Row::value) {
+            Some(before) if before == *value => None,
+            before => Some((*key, before.is_some())),
+        };
+        let news: Vec<(Key, bool)> = entries.iter().filter_map(news).collect();
+        for key in self.book.set(owner, entries) {
+            self.touch(key);
         }
-        for (key, value) in entries {
-            let before = self.wanted.get(&key).map(|(before, _)| before);
-            if before != Some(&value) {
-                if before.is_some() {
-                    self.forget_contact(&key);
-                }
+        for (key, was_wanted) in news {
+            if was_wanted {
+                self.forget_contact(&key);
+            }
+            if was_wanted || self.refused.contains_key(&key) || !self.book.is_there(&key) {
                 self.touch(key);
             }
-            if self.wanted.insert(key, (value, owner.clone())).is_none() {
-                self.count(&key, |routes| routes + 1);
-            }
-        }
-        if !keys.is_empty() {
-            self.owned.insert(owner.clone(), keys);
         }
     }
 
     /// Takes in a complete picture of the kernel: everything is compared again.
     pub fn saw_all(&mut self, seen: HashMap<Key, Observed>) {
-        self.dirty.extend(self.wanted.keys());
-        self.dirty.extend(seen.keys());
         self.refused.clear();
         self.held.clear();
-        self.seen = seen.into_iter().collect();
+        self.book.miss_all();
+        for (key, observed) in seen {
+            self.book.see(key, observed);
+            if !self.book.is_there(&key) {
+                self.dirty.insert(key);
+            }
+        }
+        self.dirty.extend(self.book.keys().filter(|key| !self.book.is_there(key)));
     }
 
     /// Takes in one observation; none: the key is gone. Tells whether that made a difference to what is wanted.
     pub fn saw(&mut self, key: Key, observed: Option<Observed>) -> bool {
         let value = observed.as_ref().and_then(|o| o.value.as_ref());
-        let same = match (self.wanted.get(&key), value) {
-            (Some((wanted, _)), Some(value)) => value.serves(wanted),
+        let same = match (self.book.find(&key), value) {
+            (Some(wanted), Some(value)) => value.serves(&wanted.value()),
             (wanted, value) => wanted.is_none() && value.is_none(),
         };
         let is_odd = observed.is_some() && value.is_none();
         match observed {
             Some(observed) => {
                 self.forget_displaced(&key);
-                self.seen.insert(key, observed)
+                self.book.see(key, observed);
             }
-            None => self.seen.remove(&key),
-        };
+            None => self.book.miss(&key),
+        }
         if !same || is_odd {
             self.touch(key);
         }
@@ -133,19 +122,19 @@ impl Table {
 
     /// What the kernel held under a key when it was last looked at.
     #[must_use]
-    pub fn seen(&self, key: &Key) -> Option<&Observed> {
-        self.seen.get(key)
+    pub fn seen(&self, key: &Key) -> Option<Observed> {
+        self.book.seen(key)
     }
 
-    /// Everything that was seen.
-    pub fn all_seen(&self) -> impl Iterator<Item = (&Key, &Observed)> {
-        self.seen.iter()
+    /// Everything that was seen; no value: something that nobody here can want.
+    pub fn all_seen(&self) -> impl Iterator<Item = (Key, Option<Value>)> {
+        self.book.all_seen()
     }
 
     /// What somebody wants under a key.
     #[must_use]
-    pub fn wanted(&self, key: &Key) -> Option<&Value> {
-        self.wanted.get(key).map(|(value, _)| value)
+    pub fn wanted(&self, key: &Key) -> Option<Value> {
+        self.book.find(key).map(Row::value)
     }
 
     /// What to do now, in order: neighbours and FDB entries come before the routes that need them and go after them;
@@ -158,20 +147,19 @@ impl Table {
             if self.refused.get(&key).is_some_and(|refused| refused.again > now) {
                 continue;
             }
-            let seen = self.seen.get(&key);
-            match self.wanted.get(&key) {
-                Some((value, _)) if serves(seen, value) => {
+            match self.wanted(&key) {
+                Some(_) if self.book.is_there(&key) => {
                     self.refused.remove(&key);
                 }
-                Some((value, _)) => {
-                    puts.push(Operation::Put { key, value: value.clone(), protocol: self.protocol(&key) });
-                }
+                Some(value) => puts.push(Operation::Put { key, value, protocol: self.protocol(&key) }),
                 None => {
-                    let there = seen.and_then(|s| s.value.as_ref().map(|value| (value, s.protocol)));
-                    match there.map(|(value, protocol)| (value, unwanted(&key, value, protocol))) {
-                        Some((value, Unwanted::Remove)) => {
-                            deletes.push(Operation::Delete { key, value: value.clone() });
-                        }
+                    let there = self.book.seen(&key).and_then(|seen| Some((seen.value?, seen.protocol)));
+                    let verdict = there.map(|(value, protocol)| {
+                        let verdict = unwanted(&key, &value, protocol);
+                        (value, verdict)
+                    });
+                    match verdict {
+                        Some((value, Unwanted::Remove)) => deletes.push(Operation::Delete { key, value }),
                         kept => {
                             self.refused.remove(&key);
                             if let Some((_, Unwanted::Hold)) = kept {
@@ -202,9 +190,9 @@ impl Table {
             match operation {
                 Operation::Put { value, protocol, .. } => {
                     self.forget_displaced(&key);
-                    self.seen.insert(key, Observed { value: Some(value.clone()), protocol: *protocol });
+                    self.book.see(key, Observed { value: Some(value.clone()), protocol: *protocol });
                 }
-                Operation::Delete { .. } => drop(self.seen.remove(&key)),
+                Operation::Delete { .. } => self.book.miss(&key),
             }
         }
     }
@@ -220,6 +208,13 @@ impl Table {
         self.dirty.is_empty() && self.refused.values().all(|refused| refused.again > now)
     }
 
+    /// Whether FDB entries are to be compared that nobody wants.
+    #[must_use]
+    pub fn may_remove_stations(&self) -> bool {
+        let mut keys = self.dirty.iter().chain(self.refused.keys());
+        keys.any(|key| matches!(key, Key::Forwarding { .. }) && self.book.find(key).is_none())
+    }
+
     /// When something that was refused is due again.
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {
@@ -229,54 +224,51 @@ impl Table {
     /// How much of what an owner wants is there.
     #[must_use]
     pub fn presence(&self, owner: &Owner) -> Presence {
-        let keys = self.owned.get(owner).map_or(&[][..], Vec::as_slice);
-        Presence { wanted: keys.len(), present: keys.iter().filter(|key| self.is_there(key)).count() }
+        let keys = self.book.keys_of(owner);
+        Presence { wanted: keys.len(), present: keys.filter(|key| self.book.is_there(key)).count() }
     }
 
     /// How much of everything that is wanted is there.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        let is_wanted = |key: &&Key| self.wanted.contains_key(key);
+        let keys = self.book.keys();
         Totals {
-            wanted: self.wanted.len(),
-            present: self.wanted.keys().filter(|key| self.is_there(key)).count(),
-            failed: self.refused.keys().filter(is_wanted).count(),
+            wanted: keys.len(),
+            present: keys.filter(|key| self.book.is_there(key)).count(),
+            failed: self.refused.keys().filter(|key| self.book.find(key).is_some()).count(),
         }
+    }
+
+    /// Whether the kernel refuses anything.
+    #[must_use]
+    pub fn has_refused(&self) -> bool {
+        !self.refused.is_empty()
     }
 
     /// Whether the kernel refuses entries, and has none of all those that are wanted.
     #[must_use]
     pub fn is_refused_whole(&self) -> bool {
-        self.refused.keys().any(|key| self.wanted.contains_key(key))
-            && !self.wanted.keys().any(|key| self.is_there(key))
-    }
-
-    fn is_there(&self, key: &Key) -> bool {
-        self.wanted.get(key).is_some_and(|(wanted, _)| serves(self.seen.get(key), wanted))
+        self.refused.keys().any(|key| self.book.find(key).is_some())
+            && !self.book.keys().any(|key| self.book.is_there(key))
     }
 
     /// The kernel's last word on one of an owner's keys.
     #[must_use]
     pub fn error(&self, owner: &Owner) -> Option<&str> {
-        let keys = self.owned.get(owner)?;
-        keys.iter().find_map(|key| self.refused.get(key)).map(|refused| refused.error.as_str())
+        self.book.keys_of(owner).find_map(|key| self.refused.get(key)).map(|refused| refused.error.as_str())
     }
 
     /// Where a frame goes, the kernel replaces without a word about the old place: that may be gone now.
     fn forget_displaced(&mut self, key: &Key) {
-        let Key::Forwarding { link, mac, .. } = *key else { return };
-        let first = Key::Forwarding { link, mac, remote: Ipv4Addr::UNSPECIFIED.into() };
-        let same = |other: &Key| matches!(other, Key::Forwarding { link: l, mac: m, .. } if (*l, *m) == (link, mac));
-        let others = self.seen.range(first..).map(|(other, _)| *other).take_while(same);
-        for displaced in others.filter(|other| key.displaces(other)).collect::<Vec<_>>() {
-            self.seen.remove(&displaced);
+        for displaced in self.book.displaced_by(key) {
+            self.book.miss(&displaced);
             self.touch(displaced);
         }
     }
 
     /// Where a WireGuard peer was heard last is no better any more than where it shall be reached from now on.
     fn forget_contact(&mut self, key: &Key) {
-        if let Some(Observed { value: Some(Value::WireguardPeer(peer)), .. }) = self.seen.get_mut(key) {
+        if let Some(Observed { value: Some(Value::WireguardPeer(peer)), .. }) = self.book.stray_mut(key) {
             peer.contact = None;
         }
     }
@@ -289,25 +281,10 @@ impl Table {
 
     fn protocol(&self, key: &Key) -> u8 {
         match key {
-            Key::Route { destination, .. } => protocol_for(destination, self.routes[place(destination)]),
+            Key::Route { destination, .. } => protocol_for(destination, self.book.routes_like(destination)),
             Key::Neighbor { .. } | Key::Forwarding { .. } | Key::WireguardPeer { .. } => 0,
         }
     }
-
-    fn count(&mut self, key: &Key, change: impl Fn(usize) -> usize) {
-        if let Key::Route { destination, .. } = key {
-            let routes = &mut self.routes[place(destination)];
-            *routes = change(*routes);
-        }
-    }
-}
-
-fn serves(seen: Option<&Observed>, wanted: &Value) -> bool {
-    seen.and_then(|seen| seen.value.as_ref()).is_some_and(|value| value.serves(wanted))
-}
-
-fn place(destination: &IpNet) -> usize {
-    usize::from(Family::of_net(destination) == Family::V6)
 }
 
 #[cfg(test)]

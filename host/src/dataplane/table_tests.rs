@@ -1,5 +1,8 @@
 //! The table against a kernel that is a map.
 
+use std::collections::{BTreeSet, HashMap};
+
+use ipnet::IpNet;
 use proptest::prelude::*;
 use twill_model::Mac;
 use twill_netlink::RouteValue;

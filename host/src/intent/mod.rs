@@ -2,4 +2,5 @@
 //! [`wanted`] state, which is the union of all plans that passed.
 
 pub mod policy;
+mod stations;
 pub mod wanted;

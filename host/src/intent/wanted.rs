@@ -4,13 +4,15 @@
 //! wanted stays wanted.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
+use std::sync::Arc;
 
-use twill_model::{Device, Intent, Mac, PublicKey, SecretKey};
+use twill_model::{Device, Intent, Mac, SecretKey};
 use twill_netlink::{Key, RouteValue, Value, WireguardPeer};
 
 use super::policy::Violation;
+use super::stations::{Station, Stations};
 use crate::backend::planning::{BackendId, Reception};
+use crate::packed::Packed;
 
 /// Whose plan it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,7 +20,7 @@ pub enum Owner {
     /// The node's own, by the backend's instance.
     Node(u32),
     /// A peer's, by its name.
-    Peer(String),
+    Peer(Arc<str>),
 }
 
 /// Indices of the interfaces that plans name.
@@ -51,31 +53,25 @@ impl Plan {
     }
 }
 
-/// What tells one peer from another on a link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Station {
-    /// On a vxlan link.
-    Address(Mac),
-    /// On a WireGuard link.
-    Key(PublicKey),
-}
-
-impl fmt::Display for Station {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address(mac) => write!(f, "address {mac}"),
-            Self::Key(key) => write!(f, "public key {key}"),
-        }
-    }
+/// A [`Plan`] as it is kept.
+#[derive(Debug)]
+struct Held {
+    instance: u32,
+    /// How many intents it has.
+    intents: u32,
+    /// Intents and receptions.
+    rest: Packed<(Vec<Intent>, Vec<Reception>)>,
 }
 
 /// All plans that were accepted, one for each owner.
 #[derive(Debug, Default)]
 pub struct Wanted {
-    plans: HashMap<Owner, Plan>,
+    plans: HashMap<Owner, Held>,
+    /// The types of backends that plans were made by.
+    kinds: HashMap<u32, Arc<str>>,
     /// Who answers to which address on which link. Everything else that two peers could both claim is excluded by the
     /// policy, which keeps each inside its own subnets.
-    stations: HashMap<(String, Station), Owner>,
+    stations: Stations,
     /// How many peers each instance carries.
     carried: HashMap<u32, usize>,
 }
@@ -88,7 +84,7 @@ impl Wanted {
     pub fn accept(&mut self, owner: &Owner, plan: Plan, own: &HashSet<Mac>) -> Result<bool, Violation> {
         let plan = Plan { intents: joined(plan.intents), ..plan };
         for (link, station) in plan.stations() {
-            let holder = self.stations.get(&(link.to_owned(), station)).filter(|holder| *holder != owner);
+            let holder = self.stations.get(link, station).filter(|holder| *holder != owner);
             let what = if let Station::Key(_) = station { "key" } else { "address" };
             let rule = match (holder, station) {
                 (Some(Owner::Peer(name)), _) => format!("peer {name} has that {what} already"),
@@ -99,24 +95,32 @@ impl Wanted {
             return Err(Violation { intent: format!("{station} on {link}"), rule });
         }
         let kept: HashSet<(&str, Station)> = plan.stations().collect();
-        let last = self.plans.get(owner);
+        let last = self.plan(owner);
         let released = last.is_some_and(|last| last.stations().any(|station| !kept.contains(&station)));
         self.remove(owner);
         for (link, station) in kept {
-            self.stations.insert((link.to_owned(), station), owner.clone());
+            self.stations.insert(link, station, owner.clone());
         }
         if let Owner::Peer(_) = owner {
             *self.carried.entry(plan.backend.instance).or_default() += 1;
         }
-        self.plans.insert(owner.clone(), plan);
+        self.hold(owner.clone(), plan);
         Ok(released)
+    }
+
+    fn hold(&mut self, owner: Owner, Plan { backend, intents, receptions }: Plan) {
+        let count = u32::try_from(intents.len()).unwrap_or(u32::MAX);
+        let rest = Packed::new(&(intents, receptions));
+        self.plans.insert(owner, Held { instance: backend.instance, intents: count, rest });
+        self.kinds.insert(backend.instance, backend.kind);
     }
 
     /// Forgets an owner's plan; tells whether there was one.
     pub fn remove(&mut self, owner: &Owner) -> bool {
-        let Some(plan) = self.plans.remove(owner) else { return false };
+        let Some(plan) = self.plan(owner) else { return false };
+        self.plans.remove(owner);
         for (link, station) in plan.stations() {
-            self.stations.remove(&(link.to_owned(), station));
+            self.stations.remove(link, station);
         }
         if let Owner::Peer(_) = owner
             && let Some(carried) = self.carried.get_mut(&plan.backend.instance)
@@ -128,8 +132,21 @@ impl Wanted {
 
     /// An owner's last good plan.
     #[must_use]
-    pub fn plan(&self, owner: &Owner) -> Option<&Plan> {
-        self.plans.get(owner)
+    pub fn plan(&self, owner: &Owner) -> Option<Plan> {
+        let held = self.plans.get(owner)?;
+        let (intents, receptions) = held.rest.get()?;
+        Some(Plan { backend: self.backend(held), intents, receptions })
+    }
+
+    /// Who made an owner's last good plan, and how many intents it has.
+    #[must_use]
+    pub fn brief(&self, owner: &Owner) -> Option<(BackendId, usize)> {
+        self.plans.get(owner).map(|held| (self.backend(held), held.intents as usize))
+    }
+
+    fn backend(&self, held: &Held) -> BackendId {
+        let kind = self.kinds.get(&held.instance).cloned().unwrap_or_default();
+        BackendId { instance: held.instance, kind }
     }
 
     /// Everybody who has a plan.
@@ -141,7 +158,7 @@ impl Wanted {
     /// come with the link.
     #[must_use]
     pub fn entries(&self, owner: &Owner, interfaces: &Interfaces) -> Vec<(Key, Value)> {
-        let Some(plan) = self.plans.get(owner) else { return Vec::new() };
+        let Some(plan) = self.plan(owner) else { return Vec::new() };
         let of = |instance: u32, intents: &[Intent]| -> Vec<(Key, Value)> {
             intents.iter().filter_map(|intent| entry(instance, intent, interfaces)).collect()
         };
@@ -164,7 +181,7 @@ impl Wanted {
     /// Peers that are reached through an instance.
     pub fn carried_by(&self, instance: u32) -> impl Iterator<Item = &str> {
         self.plans.iter().filter_map(move |(owner, plan)| match owner {
-            Owner::Peer(name) if plan.backend.instance == instance => Some(name.as_str()),
+            Owner::Peer(name) if plan.instance == instance => Some(&**name),
             _ => None,
         })
     }
@@ -237,6 +254,8 @@ fn entry(instance: u32, intent: &Intent, interfaces: &Interfaces) -> Option<(Key
 
 #[cfg(test)]
 mod tests {
+    use twill_model::PublicKey;
+
     use super::*;
 
     fn peer(name: &str) -> Owner {
@@ -338,7 +357,8 @@ mod tests {
         wanted.accept(&peer("a"), plan(1), &HashSet::new()).unwrap();
         wanted.accept(&peer("b"), plan(2), &HashSet::new()).unwrap();
         wanted.accept(&peer("b"), plan(1), &HashSet::new()).unwrap_err();
-        assert_eq!(wanted.plan(&peer("b")), Some(&plan(2)));
+        assert_eq!(wanted.plan(&peer("b")), Some(plan(2)));
+        assert_eq!(wanted.brief(&peer("b")), Some((plan(2).backend, 2)));
         wanted.accept(&peer("c"), plan(2), &HashSet::new()).unwrap_err();
     }
 

@@ -1,8 +1,8 @@
 //! The cluster's nodes: where they come from, and what is taken from them.
 //!
 //! A [`Source`] brings Node manifests in, each decoded into a small [`NodeRecord`]. All of them end in the [`NodeStore`]:
-//! the latest state per node and a set of names that changed. There is no queue, so a burst of any size collapses to the
-//! newest state. [`peer_of`] then reads a record as a peer, and trusts nothing in it: any node may write its annotations.
+//! which nodes there are, and the newest state of those that changed. There is no queue, so a burst of any size collapses to
+//! the newest state. [`peer_of`] then reads a record as a peer, and trusts nothing in it: any node may write its annotations.
 
 mod annotations;
 pub(crate) mod atomic_file;
@@ -27,4 +27,4 @@ pub use patch::OwnPatch;
 pub use peer::{NodeProblem, PeerRecord, PeerRecordFamily, peer_of};
 pub use record::{Condition, NodeRecord};
 pub use source::{Source, SourceError, SourceState};
-pub use store::NodeStore;
+pub use store::{NodeChanges, NodeStore};

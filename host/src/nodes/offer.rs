@@ -13,6 +13,7 @@ use twill_model::Family;
 use super::annotations::{AnnotationKeys, type_of};
 use super::peer::{LONGEST_DATA, is_type_name};
 use super::record::NodeRecord;
+use crate::packed::pack_fields;
 
 /// The most that a node can list. It has one or two, and a few more in a bad moment.
 pub const MOST: usize = 8;
@@ -40,6 +41,9 @@ pub struct Habits {
     /// A word for its whole configuration: where two nodes have the same, they do the same.
     pub revision: String,
 }
+
+pack_fields!(Offer { kind, wire, data });
+pack_fields!(Habits { sends, revision });
 
 /// The annotation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,6 +11,7 @@ use twill_model::Family;
 use super::annotations::{AnnotationKeys, type_of};
 use super::offer::{Habits, Offer, offers};
 use super::record::NodeRecord;
+use crate::packed::pack_fields;
 
 /// The longest published data that is passed on, as the contract with backends says.
 pub(super) const LONGEST_DATA: usize = 4096;
@@ -47,6 +48,10 @@ pub struct PeerRecordFamily {
     /// The address that it wants to be reached at.
     pub public: IpAddr,
 }
+
+// The families come first, so that one can look at the addresses without reading the rest.
+pack_fields!(PeerRecord { families, name, offers, habits, created, problems });
+pack_fields!(PeerRecordFamily { family, subnets, public });
 
 /// A node that wants to take part but presents nothing usable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

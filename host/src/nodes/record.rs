@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::packed::pack_fields;
+
 /// The few facts of a Node that matter here. Two records are equal exactly if nothing that matters changed, so a
 /// heartbeat ends at a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,3 +45,7 @@ impl Condition {
         Self { status: "False".into(), reason: "FlannelIsUp".into(), message: "Flannel is running on this node".into() }
     }
 }
+
+// The age comes first, so that nodes can be sorted by it without reading the rest.
+pack_fields!(NodeRecord { created, name, uid, deleted, annotations, pod_cidrs, network_unavailable });
+pack_fields!(Condition { status, reason, message });

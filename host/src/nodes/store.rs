@@ -1,14 +1,21 @@
-//! The latest state of every node, and which ones changed since somebody last asked.
+//! Which nodes there are, and the newest state of those that changed since somebody last asked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 use super::record::NodeRecord;
+use crate::packed::Packed;
+
+/// What became of nodes since somebody last asked: their newest state, or none if they are gone.
+pub type NodeChanges = BTreeMap<Arc<str>, Option<Packed<NodeRecord>>>;
 
 /// Where a source puts nodes and the rest of the daemon takes them. Bursts collapse: between two looks only the newest
-/// state of a node counts, so nothing can overflow.
+/// state of a node counts, so nothing can overflow. Once a state was taken, only a fingerprint of it stays here, which is
+/// enough to see the next change.
 #[derive(Debug, Default)]
 pub struct NodeStore {
     state: Mutex<State>,
@@ -17,8 +24,12 @@ pub struct NodeStore {
 
 #[derive(Debug, Default)]
 struct State {
-    nodes: BTreeMap<String, Arc<NodeRecord>>,
-    dirty: BTreeSet<String>,
+    /// A fingerprint of each node's newest state, by a hash function that nobody outside knows.
+    nodes: HashMap<Arc<str>, u64>,
+    hasher: RandomState,
+    changes: NodeChanges,
+    /// The node that this is, whose state stays.
+    own: Option<(String, Option<Packed<NodeRecord>>)>,
     problems: BTreeMap<String, String>,
     /// Nodes that there are and that could never be read.
     hidden: BTreeSet<String>,
@@ -27,15 +38,33 @@ struct State {
     news: bool,
 }
 
-impl NodeStore {
-    /// Takes a node's newest state. Returns whether it differs from the one before.
-    pub fn update(&self, record: NodeRecord) -> bool {
-        let mut state = self.lock();
-        if state.nodes.get(&record.name).is_some_and(|known| **known == record) {
-            return false;
+impl State {
+    fn set(&mut self, name: Arc<str>, record: Option<Packed<NodeRecord>>) {
+        if let Some((_, own)) = self.own.as_mut().filter(|(own, _)| **own == *name) {
+            own.clone_from(&record);
         }
-        state.dirty.insert(record.name.clone());
-        state.nodes.insert(record.name.clone(), Arc::new(record));
+        self.changes.insert(name, record);
+    }
+}
+
+impl NodeStore {
+    /// Says which node this is, before the first state of it comes.
+    pub fn set_own(&self, name: &str) {
+        self.lock().own = Some((name.to_owned(), None));
+    }
+
+    /// Takes a node's newest state. Returns whether it differs from the one before.
+    pub fn update(&self, record: &NodeRecord) -> bool {
+        let packed = Packed::new(record);
+        let mut state = self.lock();
+        let print = state.hasher.hash_one(packed.as_bytes());
+        let name = match state.nodes.get_key_value(record.name.as_str()) {
+            Some((_, known)) if *known == print => return false,
+            Some((name, _)) => Arc::clone(name),
+            None => record.name.as_str().into(),
+        };
+        state.nodes.insert(Arc::clone(&name), print);
+        state.set(name, Some(packed));
         self.announce(state);
         true
     }
@@ -43,30 +72,42 @@ impl NodeStore {
     /// Forgets a node. Returns whether it was known.
     pub fn remove(&self, name: &str) -> bool {
         let mut state = self.lock();
-        if state.nodes.remove(name).is_none() {
-            return false;
-        }
-        state.dirty.insert(name.to_owned());
+        let Some((name, _)) = state.nodes.remove_entry(name) else { return false };
+        state.set(name, None);
         self.announce(state);
         true
     }
 
-    /// The state of one node.
+    /// The state of the node that this is, or of one whose state nobody took yet.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<Arc<NodeRecord>> {
-        self.lock().nodes.get(name).cloned()
+    pub fn get(&self, name: &str) -> Option<NodeRecord> {
+        let state = self.lock();
+        let own = state.own.as_ref().filter(|(own, _)| own == name).and_then(|(_, record)| record.as_ref());
+        own.or_else(|| state.changes.get(name)?.as_ref())?.get()
     }
 
-    /// All nodes, by name.
+    /// Whether there is such a node.
     #[must_use]
-    pub fn all(&self) -> Vec<Arc<NodeRecord>> {
-        self.lock().nodes.values().cloned().collect()
+    pub fn contains(&self, name: &str) -> bool {
+        self.lock().nodes.contains_key(name)
     }
 
-    /// The names of nodes that changed, came or went since the last call.
+    /// How many nodes there are.
     #[must_use]
-    pub fn take_dirty(&self) -> BTreeSet<String> {
-        std::mem::take(&mut self.lock().dirty)
+    pub fn count(&self) -> usize {
+        self.lock().nodes.len()
+    }
+
+    /// The names of all nodes.
+    #[must_use]
+    pub fn names(&self) -> Vec<Arc<str>> {
+        self.lock().nodes.keys().cloned().collect()
+    }
+
+    /// Nodes that changed, came or went since the last call.
+    #[must_use]
+    pub fn take_changes(&self) -> NodeChanges {
+        std::mem::take(&mut self.lock().changes)
     }
 
     /// Says that every node there is has been read once: what is not here now does not exist.
@@ -170,35 +211,51 @@ mod tests {
         let store = NodeStore::default();
         assert!(!has_news(&store));
         for n in 0..1000 {
-            assert!(store.update(record("a", &n.to_string())));
+            assert!(store.update(&record("a", &n.to_string())));
         }
-        assert!(store.update(record("b", "x")));
+        assert!(store.update(&record("b", "x")));
         assert!(store.remove("b"));
         assert!(has_news(&store));
         assert!(!has_news(&store));
-        assert_eq!(store.take_dirty().into_iter().collect::<Vec<_>>(), ["a", "b"]);
-        assert!(store.take_dirty().is_empty());
         assert_eq!(store.get("a").unwrap().pod_cidrs, ["999"]);
-        assert_eq!(store.all().len(), 1);
+        let changes: Vec<_> = store.take_changes().into_iter().collect();
+        let states = changes.iter().map(|(name, state)| (&**name, state.as_ref().map(|s| s.get().unwrap().pod_cidrs)));
+        assert_eq!(states.collect::<Vec<_>>(), [("a", Some(vec!["999".to_owned()])), ("b", None)]);
+        assert!(store.take_changes().is_empty());
+        assert_eq!((store.count(), store.contains("a"), store.contains("b")), (1, true, false));
     }
 
     #[test]
     fn what_changes_nothing_wakes_nobody() {
         let store = NodeStore::default();
-        store.update(record("a", "1"));
+        store.update(&record("a", "1"));
         store.set_synced();
         store.set_problem("f", Some("p".into()));
         assert!(store.is_synced() && has_news(&store));
-        assert_eq!(store.take_dirty().len(), 1);
-        assert!(!store.update(record("a", "1")));
+        assert_eq!(store.take_changes().len(), 1);
+        assert!(!store.update(&record("a", "1")));
         assert!(!store.remove("b"));
         store.set_synced();
         store.set_problem("f", Some("p".into()));
         store.set_problem("g", None);
         assert!(!has_news(&store));
-        assert!(store.take_dirty().is_empty());
+        assert!(store.take_changes().is_empty());
         store.set_problem("f", None);
         assert!(has_news(&store) && store.problems().is_empty());
+    }
+
+    #[test]
+    fn the_own_state_stays() {
+        let store = NodeStore::default();
+        store.set_own("a");
+        store.update(&record("a", "1"));
+        store.update(&record("b", "2"));
+        assert!(store.get("a").is_some() && store.get("b").is_some());
+        assert_eq!(store.take_changes().len(), 2);
+        assert_eq!(store.get("a"), Some(record("a", "1")));
+        assert_eq!(store.get("b"), None, "it was taken");
+        assert!(!store.update(&record("b", "2")) && store.update(&record("b", "3")));
+        assert!(store.remove("a") && store.get("a").is_none());
     }
 
     #[tokio::test]
@@ -209,7 +266,7 @@ mod tests {
             async move { store.changed().await }
         });
         tokio::task::yield_now().await;
-        store.update(record("a", "1"));
+        store.update(&record("a", "1"));
         waiter.await.unwrap();
     }
 }

@@ -1,6 +1,6 @@
 //! A backend on the bench: loaded, configured, and asked exactly as the daemon asks.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -92,10 +92,7 @@ impl Bench {
         peers: &[PeerRecord],
         on_link: impl Fn(&PeerRecord, Family) -> bool,
     ) -> Vec<PeerPlan> {
-        let question = |record: &PeerRecord| {
-            let on_link = record.families.iter().map(|f| (f.family, on_link(record, f.family)));
-            Question::about(record, &on_link.collect::<BTreeMap<_, _>>())
-        };
+        let question = |record: &PeerRecord| Question::about(record.clone(), |family| on_link(record, family));
         let questions = peers.iter().map(question).collect();
         let outcomes = planning::plan_peers(&self.sandbox, std::slice::from_ref(planner), questions).await;
         let own: HashSet<Mac> = planner.plan.links.iter().filter_map(|link| link.mac).collect();
@@ -106,8 +103,7 @@ impl Bench {
     /// The question about one peer; none if it cannot be sent to.
     #[must_use]
     pub fn question(&self, planner: &Planner, record: &PeerRecord, on_link: bool) -> Option<Peer> {
-        let on_link = record.families.iter().map(|f| (f.family, on_link)).collect();
-        Question::about(record, &on_link).for_planner(planner)
+        Question::about(record.clone(), |_| on_link).for_planner(planner)
     }
 
     /// How a node presents itself to its peers, once it has a plan.
@@ -144,7 +140,7 @@ fn accept(wanted: &mut Wanted, own: &HashSet<Mac>, peer: String, outcome: Outcom
     };
     let Some((backend, intents)) = planned else { return PeerPlan { peer, state, reason, intents: Vec::new() } };
     let plan = Plan { backend, intents: intents.clone(), receptions: Vec::new() };
-    match wanted.accept(&Owner::Peer(peer.clone()), plan, own) {
+    match wanted.accept(&Owner::Peer(peer.as_str().into()), plan, own) {
         Ok(_) => PeerPlan { peer, state, reason, intents },
         Err(violation) => {
             PeerPlan { peer, state: "rejected", reason: Some(violation.to_string()), intents: Vec::new() }

@@ -7,9 +7,10 @@
 mod crowd;
 mod recorder;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::fs;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -134,13 +135,13 @@ impl Scale {
             let records: Vec<_> = (first..count.min(first + PEERS_A_JOB)).map(|n| crowd.node(n, 0)).collect();
             clock.skip();
             for record in records {
-                desk.store.update(record);
+                desk.store.update(&record);
             }
             clock.lap("keep what matters of each node");
         }
         desk.admit(&crowd)?;
         clock.lap("read annotations, settle who has which subnet");
-        let names: Vec<String> = desk.peers.take_changes().into_keys().collect();
+        let names: Vec<Arc<str>> = desk.peers.take_changes().into_keys().collect();
         let before = desk.bench.sandbox.counters();
         for names in names.chunks(PEERS_A_JOB) {
             let outcomes = desk.ask(names).await;
@@ -175,9 +176,9 @@ impl Scale {
         let mut written_of_changes = 0;
         let begin = cpu_ms();
         for record in records {
-            desk.store.update(record);
+            desk.store.update(&record);
             desk.admit(&crowd)?;
-            let names: Vec<String> = desk.peers.take_changes().into_keys().collect();
+            let names: Vec<Arc<str>> = desk.peers.take_changes().into_keys().collect();
             let outcomes = desk.ask(&names).await;
             desk.take(outcomes)?;
             let operations = desk.table.operations(Instant::now(), |_, _, _| Unwanted::Remove);
@@ -235,8 +236,8 @@ impl Desk {
 
     /// Takes in the nodes that changed.
     fn admit(&mut self, crowd: &Crowd) -> Result<(), String> {
-        for name in self.store.take_dirty() {
-            let Some(record) = self.store.get(&name) else { continue };
+        for (name, record) in self.store.take_changes() {
+            let Some(record) = record.and_then(|record| record.get()) else { continue };
             let peer = peer_of(&record, &[crowd.network()], &self.keys).map_err(|problem| problem.to_string())?;
             self.peers.update(peer.ok_or_else(|| format!("node {name} takes no part"))?);
             if let Some(reason) = self.peers.refusal(&name) {
@@ -247,9 +248,9 @@ impl Desk {
     }
 
     /// Asks about these peers.
-    async fn ask(&self, names: &[String]) -> Vec<(Question, Outcome)> {
+    async fn ask(&self, names: &[Arc<str>]) -> Vec<(Question, Outcome)> {
         let records = names.iter().filter_map(|name| self.peers.get(name));
-        let questions: Vec<Question> = records.map(|record| Question::about(record, &BTreeMap::new())).collect();
+        let questions: Vec<Question> = records.map(|record| Question::about(record, |_| false)).collect();
         let planners = std::slice::from_ref(&self.planner);
         planning::plan_peers(&self.bench.sandbox, planners, questions).await
     }
@@ -260,7 +261,7 @@ impl Desk {
             let Outcome::Planned { backend, intents } = outcome else {
                 return Err(format!("peer {}: {}", question.name, outcome.reason().unwrap_or("no plan")));
             };
-            let owner = Owner::Peer(question.name);
+            let owner = Owner::Peer(question.name.into());
             let plan = Plan { backend, intents, receptions: Vec::new() };
             self.wanted.accept(&owner, plan, &self.own).map_err(|violation| violation.to_string())?;
             let entries = self.wanted.entries(&owner, &self.interfaces);

@@ -1,6 +1,7 @@
 //! The course of a change, from the moment it was found good.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::attached::{Attached, Role};
@@ -92,7 +93,7 @@ impl Daemon {
             return;
         }
         let heard = !self.withholds() && self.publisher.has_told(self.announcement().as_deref());
-        let alone = self.peers.iter().next().is_none();
+        let alone = self.peers.names().len() == 0;
         let Some(course) = &mut self.swap.course else { return };
         if heard {
             course.told.get_or_insert(now);
@@ -176,9 +177,12 @@ impl Daemon {
 
     /// Peers with an entry that the kernel refuses.
     fn refused_peers(&self) -> HashMap<String, String> {
-        let error = |name: &String| Some(self.dataplane.table().error(&Owner::Peer(name.clone()))?.to_owned());
-        let names = self.peers.iter().map(|peer| peer.name.clone());
-        names.filter_map(|name| error(&name).map(|error| (name, error))).collect()
+        let table = self.dataplane.table();
+        if !table.has_refused() {
+            return HashMap::new();
+        }
+        let error = |name: &Arc<str>| Some(table.error(&Owner::Peer(Arc::clone(name)))?.to_owned());
+        self.peers.names().filter_map(|name| Some((name.to_string(), error(name)?))).collect()
     }
 
     /// The kernel does not take what the new backends plan for peers for whom it took what was before. If that goes on, the

@@ -29,7 +29,7 @@ impl Daemon {
         let leaving: Vec<u32> = self.attached.iter().filter(|a| a.role.is_leaving()).map(|a| a.id.instance).collect();
         let told = self.publisher.has_told(self.announcement().as_deref());
         for instance in leaving {
-            let needed = self.needed_by(instance).is_some();
+            let needed = self.is_needed(instance);
             let succeeded =
                 self.attached.iter().find(|a| a.id.instance == instance).is_some_and(|a| self.is_succeeded(a));
             let Some(attached) = self.attached.iter_mut().find(|a| a.id.instance == instance) else { continue };
@@ -79,30 +79,45 @@ impl Daemon {
         self.ensure_links().await;
     }
 
-    /// Who still needs a backend of an earlier configuration; none if nobody does.
+    /// Whether anybody still needs a backend of an earlier configuration.
+    fn is_needed(&self, instance: u32) -> bool {
+        let attached = self.attached.iter().find(|a| a.id.instance == instance);
+        attached.is_some_and(|attached| self.peering.wanted.carries(instance) > 0 || self.has_senders(attached))
+    }
+
+    /// Who that is; none if nobody does.
     pub(in super::super) fn needed_by(&self, instance: u32) -> Option<String> {
         let attached = self.attached.iter().find(|a| a.id.instance == instance)?;
         if self.peering.wanted.carries(instance) > 0 {
-            let carried = self.peering.wanted.carried_by(instance).collect();
+            let carried = self.peering.wanted.carried_by(instance).map(str::to_owned).collect();
             return Some(format!("this node sends to {} through it", names(carried)));
         }
         let senders = self.senders(attached);
         (!senders.is_empty()).then(|| format!("{} may still send through it", names(senders)))
     }
 
-    /// Peers that may send to this node through a backend.
-    pub(in super::super) fn senders(&self, attached: &Attached) -> Vec<&str> {
+    /// Whether peers may send to this node through a backend.
+    fn has_senders(&self, attached: &Attached) -> bool {
         if attached.role.is_leaving() && self.is_succeeded(attached) {
+            return false;
+        }
+        let (tally, kind) = (self.peers.tally(), &attached.config.kind);
+        let wire = attached.wire().unwrap_or_default();
+        tally.has_plain(kind) || tally.sends().any(|(sent, on)| leads_into(kind, &wire, sent, on))
+    }
+
+    /// Peers that may send to this node through a backend.
+    pub(in super::super) fn senders(&self, attached: &Attached) -> Vec<String> {
+        if !self.has_senders(attached) {
             return Vec::new();
         }
+        let kind = &attached.config.kind;
         let wire = attached.wire().unwrap_or_default();
-        let sends = |peer: &&PeerRecord| match &peer.habits {
-            None => peer.offers.iter().any(|offer| offer.kind == attached.config.kind),
-            Some(habits) => {
-                habits.sends.iter().any(|(kind, on)| *on == wire && (*kind == attached.config.kind || !wire.is_empty()))
-            }
+        let sends = |peer: &PeerRecord| match &peer.habits {
+            None => peer.offers.iter().any(|offer| offer.kind == *kind),
+            Some(habits) => habits.sends.iter().any(|(sent, on)| leads_into(kind, &wire, sent, on)),
         };
-        self.peers.iter().filter(sends).map(|peer| peer.name.as_str()).collect()
+        self.peers.iter().filter(sends).map(|peer| peer.name).collect()
     }
 
     /// Whether a backend of the present configuration receives all that this one would: another build of it, say.
@@ -130,8 +145,7 @@ impl Daemon {
     /// Whether nodes are configured differently.
     pub(in super::super) fn is_mixed(&self) -> bool {
         let revision = self.revision();
-        let differs = |peer: &PeerRecord| peer.habits.as_ref().is_some_and(|habits| habits.revision != revision);
-        self.attached.len() > 1 || self.peers.iter().any(differs)
+        self.attached.len() > 1 || !self.peers.tally().all_have(&revision)
     }
 
     async fn loosen_reverse_path(&mut self) {
@@ -147,7 +161,12 @@ impl Daemon {
     }
 }
 
-fn names(mut names: Vec<&str>) -> String {
+/// Whether what is sent through a backend of the type `sent` on the wire `on` arrives at one of `kind` on `wire`.
+fn leads_into(kind: &str, wire: &str, sent: &str, on: &str) -> bool {
+    on == wire && (sent == kind || !wire.is_empty())
+}
+
+fn names(mut names: Vec<String>) -> String {
     names.sort_unstable();
     let more = names.len().saturating_sub(NAMED);
     names.truncate(NAMED);

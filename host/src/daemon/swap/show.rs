@@ -58,7 +58,7 @@ impl Daemon {
     }
 
     fn diff(&self, name: &str, outcome: &Outcome) -> PeerDiff {
-        let plan = self.peering.wanted.plan(&Owner::Peer(name.to_owned()));
+        let plan = self.peering.wanted.plan(&Owner::Peer(name.into()));
         let is: BTreeSet<String> = plan.iter().flat_map(|plan| plan.intents.iter().map(describe)).collect();
         let from = plan.map(|plan| plan.backend.kind.to_string());
         let (to, shall) = match outcome {

@@ -202,7 +202,7 @@ impl Daemon {
     /// A peer that has a plan that works, and would have none.
     fn loss(&self, question: &Question, outcome: &Outcome) -> Option<String> {
         let is_planned = matches!(outcome, Outcome::Planned { .. } | Outcome::Partial { .. });
-        let works = self.peering.wanted.plan(&Owner::Peer(question.name.clone())).is_some()
+        let works = self.peering.wanted.brief(&Owner::Peer(question.name.as_str().into())).is_some()
             && self.peering.trouble(&question.name).is_none();
         (works && !is_planned).then(|| told(question, outcome))
     }

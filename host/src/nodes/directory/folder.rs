@@ -1,8 +1,10 @@
 //! The folder at one moment: which manifests it holds, and what is in them. Everything here blocks, and never longer than
 //! the file system does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File, Metadata};
+use std::hash::BuildHasher;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -16,7 +18,7 @@ use crate::nodes::record::NodeRecord;
 pub(super) type Identity = (u64, u64, Option<SystemTime>);
 
 /// When this is unchanged, so is the file: identity, size, and times of change in nanoseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Signature {
     identity: Identity,
     size: u64,
@@ -27,8 +29,30 @@ pub(super) struct Signature {
 /// The manifests of one node; more than one is a mistake.
 pub(super) type Files = Vec<(PathBuf, Option<Signature>)>;
 
-/// The manifests of each node, as they were when they were last read.
-pub(super) type Seen = BTreeMap<String, Files>;
+/// The manifests of each node.
+pub(super) type Listed = BTreeMap<String, Files>;
+
+/// Which manifests each node had when they were last read, and how they were: a fingerprint of both.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    nodes: HashMap<Box<str>, u64>,
+    hasher: RandomState,
+}
+
+impl Seen {
+    pub(super) fn insert(&mut self, node: Box<str>, files: Files) {
+        let print = self.hasher.hash_one(files);
+        self.nodes.insert(node, print);
+    }
+
+    pub(super) fn remove(&mut self, node: &str) {
+        self.nodes.remove(node);
+    }
+
+    fn is_as_before(&self, node: &str, files: &Files) -> bool {
+        self.nodes.get(node) == Some(&self.hasher.hash_one(files))
+    }
+}
 
 /// What a look at one node's files gave.
 #[derive(Debug)]
@@ -49,7 +73,8 @@ pub(super) enum Found {
 #[derive(Debug)]
 pub(super) struct Sight {
     pub(super) node: String,
-    pub(super) files: Files,
+    /// None: there is none any more.
+    pub(super) files: Option<Files>,
     pub(super) found: Found,
 }
 
@@ -84,8 +109,8 @@ pub(super) fn signature(file: &Path) -> Option<Signature> {
 }
 
 /// All manifests there are, by node.
-pub(super) fn list(folder: &Path) -> io::Result<Seen> {
-    let mut seen = Seen::new();
+pub(super) fn list(folder: &Path) -> io::Result<Listed> {
+    let mut seen = Listed::new();
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name();
         if let Some(node) = name.to_str().and_then(manifest_file::node_of) {
@@ -111,30 +136,27 @@ pub(super) fn files_of(folder: &Path, node: &str) -> Files {
         .collect()
 }
 
-/// Looks at the nodes in `scope`. `seen` tells what changed and what is gone.
-pub(super) fn look(folder: &Path, keys: &AnnotationKeys, scope: Scope, seen: Seen) -> io::Result<Vec<Sight>> {
-    let now: Seen = match &scope {
-        Scope::Only(nodes) => nodes.iter().map(|node| (node.clone(), files_of(folder, node))).collect(),
-        Scope::All | Scope::Changed => {
-            let mut now = list(folder)?;
-            for gone in seen.keys() {
-                now.entry(gone.clone()).or_default();
-            }
-            now
-        }
+/// The nodes in `scope`, with their files. `seen` tells what changed and what is gone.
+pub(super) fn to_look_at(folder: &Path, scope: Scope, seen: &Seen) -> io::Result<Listed> {
+    let mut now = match &scope {
+        Scope::Only(nodes) => return Ok(nodes.iter().map(|node| (node.clone(), files_of(folder, node))).collect()),
+        Scope::All | Scope::Changed => list(folder)?,
     };
-    let unchanged = |node: &str, files: &Files| matches!(scope, Scope::Changed) && seen.get(node) == Some(files);
-    let mut sights = Vec::new();
-    for (node, files) in now {
-        if !unchanged(&node, &files) {
-            let found = read(&node, &files, keys);
-            sights.push(Sight { node, files, found });
-        }
+    let gone: Vec<&str> = seen.nodes.keys().map(|node| &**node).filter(|node| !now.contains_key(*node)).collect();
+    if matches!(scope, Scope::Changed) {
+        now.retain(|node, files| !seen.is_as_before(node, files));
     }
-    Ok(sights)
+    now.extend(gone.into_iter().map(|node| (node.to_owned(), Files::new())));
+    Ok(now)
 }
 
-fn read(node: &str, files: &Files, keys: &AnnotationKeys) -> Found {
+/// Reads one node's files.
+pub(super) fn read(node: String, files: Files, keys: &AnnotationKeys) -> Sight {
+    let found = find(&node, &files, keys);
+    Sight { node, files: Some(files).filter(|files| !files.is_empty()), found }
+}
+
+fn find(node: &str, files: &Files, keys: &AnnotationKeys) -> Found {
     let [(path, _), others @ ..] = files.as_slice() else { return Found::Nothing };
     let record = match bytes_of(path) {
         Ok(bytes) => manifest_file::record(node, Format::of(path), &bytes, keys),
@@ -162,10 +184,13 @@ fn read(node: &str, files: &Files, keys: &AnnotationKeys) -> Found {
 
 /// The content of a regular file of bearable size.
 pub(super) fn bytes_of(path: &Path) -> io::Result<Vec<u8>> {
-    if !fs::metadata(path)?.is_file() {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
     }
-    let mut bytes = Vec::new();
+    // With room for all of it, and for finding that there is no more, it is read in one go.
+    let room = usize::try_from(metadata.len().min(LARGEST_FILE)).unwrap_or(0) + 64;
+    let mut bytes = Vec::with_capacity(room);
     File::open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LARGEST_FILE {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {LARGEST_FILE} bytes")));

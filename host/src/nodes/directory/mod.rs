@@ -32,6 +32,8 @@ const QUIET: Duration = Duration::from_millis(5);
 const LONGEST_BURST: Duration = Duration::from_millis(100);
 /// How often the files' times are compared. The price is one `stat` a file.
 const RESCAN: Duration = Duration::from_secs(30);
+/// Manifests that are read before what is in them is taken in.
+const AT_ONCE: usize = 64;
 /// How often a lost folder is looked for. It has to be the same twice in a row before it is believed.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -106,7 +108,7 @@ impl Directory {
     /// # Errors
     /// If the folder cannot be read or watched at the start.
     pub async fn run(&self, store: Arc<NodeStore>) -> Result<Infallible, DirectoryError> {
-        let mut seen = Seen::new();
+        let mut seen = Seen::default();
         let mut watched = self.watch().await?;
         let first = self.look(Scope::All, watched.identity, &mut seen, &store).await;
         first.map_err(|Lost(reason)| DirectoryError::Lost { path: self.path.clone(), reason })?;
@@ -138,7 +140,7 @@ impl Directory {
     }
 
     /// Follows the folder until it is lost.
-    async fn follow(&self, watched: &mut Watched, seen: &mut Seen, store: &NodeStore) -> Lost {
+    async fn follow(&self, watched: &mut Watched, seen: &mut Seen, store: &Arc<NodeStore>) -> Lost {
         let mut rescan = interval_at(Instant::now() + RESCAN, RESCAN);
         rescan.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -200,29 +202,49 @@ impl Directory {
     }
 
     /// Looks, and changes nothing if the folder is not the watched one any more.
-    async fn look(&self, scope: Scope, identity: Identity, seen: &mut Seen, store: &NodeStore) -> Result<(), Lost> {
-        let before = if matches!(scope, Scope::Only(_)) { Seen::new() } else { seen.clone() };
+    async fn look(
+        &self,
+        scope: Scope,
+        identity: Identity,
+        seen: &mut Seen,
+        store: &Arc<NodeStore>,
+    ) -> Result<(), Lost> {
+        let (mut known, store) = (std::mem::take(seen), Arc::clone(store));
         let looked = self.blocking(move |this| {
-            let sights = folder::look(&this.path, &this.keys, scope, before)?;
-            Ok((sights, folder::identity(&this.path)?))
+            let result = this.look_now(scope, identity, &mut known, &store);
+            Ok((known, result))
         });
-        let (sights, now) = looked.await.map_err(|error| Lost(format!("cannot be read: {error}")))?;
-        if now != identity {
-            return Err(Lost("was replaced by another".into()));
+        let (known, result) = looked.await.map_err(|error| Lost(format!("cannot be read: {error}")))?;
+        *seen = known;
+        result
+    }
+
+    /// Reads some nodes, makes sure that the folder is the watched one still, takes them in, and goes on: a large folder is
+    /// never in memory at once.
+    fn look_now(&self, scope: Scope, identity: Identity, seen: &mut Seen, store: &NodeStore) -> Result<(), Lost> {
+        let unreadable = |error| Lost(format!("cannot be read: {error}"));
+        let mut nodes = folder::to_look_at(&self.path, scope, seen).map_err(unreadable)?.into_iter();
+        loop {
+            let sights: Vec<Sight> =
+                nodes.by_ref().take(AT_ONCE).map(|(node, files)| folder::read(node, files, &self.keys)).collect();
+            if folder::identity(&self.path).map_err(unreadable)? != identity {
+                return Err(Lost("was replaced by another".into()));
+            }
+            if sights.is_empty() {
+                return Ok(());
+            }
+            for Sight { node, files, found } in sights {
+                self.take(&node, found, store);
+                match files {
+                    None => seen.remove(&node),
+                    Some(files) => seen.insert(node.into(), files),
+                }
+            }
         }
-        for Sight { node, files, found } in sights {
-            self.take(&node, found, store);
-            if files.is_empty() {
-                seen.remove(&node)
-            } else {
-                seen.insert(node, files)
-            };
-        }
-        Ok(())
     }
 
     fn take(&self, node: &str, found: Found, store: &NodeStore) {
-        store.set_hidden(node, matches!(found, Found::Broken(_)) && store.get(node).is_none());
+        store.set_hidden(node, matches!(found, Found::Broken(_)) && !store.contains(node));
         let (record, problem) = match found {
             Found::Node(record) => (Some(record), None),
             Found::Doubtful(record, problem) => (Some(record), Some(problem)),
@@ -233,7 +255,7 @@ impl Directory {
             }
         };
         if let Some(record) = record {
-            store.update(*record);
+            store.update(&record);
         }
         if let Some(problem) = &problem {
             tracing::warn!(node, "{problem}");
@@ -243,7 +265,7 @@ impl Directory {
 
     /// Waits until the folder is there again, holds manifests, and is at rest: an empty mount point, or a folder that is
     /// just being filled, is not believed.
-    async fn wait_for_return(&self, seen: &mut Seen, store: &NodeStore) -> Watched {
+    async fn wait_for_return(&self, seen: &mut Seen, store: &Arc<NodeStore>) -> Watched {
         let mut last = None;
         loop {
             sleep(RETRY).await;

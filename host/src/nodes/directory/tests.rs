@@ -82,7 +82,10 @@ impl Fixture {
 
     /// The first podCIDR of each node.
     fn nodes(&self) -> Vec<(String, String)> {
-        self.store.all().iter().map(|node| (node.name.clone(), node.pod_cidrs.concat())).collect()
+        let mut names: Vec<String> = self.store.names().iter().map(|name| name.to_string()).collect();
+        names.sort_unstable();
+        let cidr = |name: &String| self.store.get(name).map(|node| node.pod_cidrs.concat()).unwrap_or_default();
+        names.iter().map(|name| (name.clone(), cidr(name))).collect()
     }
 
     async fn until(&self, what: &str, mut condition: impl FnMut(&Self) -> bool) {

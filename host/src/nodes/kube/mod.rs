@@ -117,7 +117,7 @@ impl Kube {
     /// If the server does not take it; it can be tried again.
     pub async fn write_own(&self, node: &str, patch: &OwnPatch, store: &NodeStore) -> Result<bool, RequestError> {
         let known = store.get(node);
-        let Some(body) = patch.strategic_merge(known.as_deref(), SystemTime::now()) else { return Ok(false) };
+        let Some(body) = patch.strategic_merge(known.as_ref(), SystemTime::now()) else { return Ok(false) };
         let api = Api::<NodeObject>::all(self.client());
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let patch = Patch::Strategic(&body);

@@ -193,7 +193,7 @@ impl Watch<'_> {
     fn take(&self, node: NodeObject) {
         let name = node.meta().name.clone().unwrap_or_default();
         match node.manifest.into_record(&self.kube.keys) {
-            Ok(record) => drop(self.store.update(record)),
+            Ok(record) => drop(self.store.update(&record)),
             Err(problem) => tracing::warn!(node = name, "a Node of the API server is left out: {problem}"),
         }
     }
@@ -201,7 +201,7 @@ impl Watch<'_> {
     /// The list is complete: who is not on it is gone. A list without any Node is not believed when some are known: a server
     /// that lost its data takes no network away.
     fn listed(&self, names: &BTreeSet<String>) -> Result<(), Trouble> {
-        let known = self.store.all();
+        let known = self.store.names();
         if names.is_empty() && !known.is_empty() {
             return Err(Trouble::Other(format!(
                 "{LISTING}: {} has none, but {} were known: not believed, all nodes stay as they are",
@@ -209,8 +209,8 @@ impl Watch<'_> {
                 known.len()
             )));
         }
-        for node in known.iter().filter(|node| !names.contains(&node.name)) {
-            self.store.remove(&node.name);
+        for name in known.iter().filter(|name| !names.contains(&***name)) {
+            self.store.remove(name);
         }
         self.kube.note(|state| state.lists += 1);
         self.connected();

@@ -14,7 +14,7 @@ async fn what_is_there_at_the_start_in_both_formats() {
     let fixture = fixture.start().await;
     fixture.until_nodes(&[("n1", "10.1.1.0/24"), ("n2", "10.1.2.0/24"), ("n3", "10.1.3.0/24")]).await;
     assert!(fixture.store.problems().is_empty());
-    assert_eq!(fixture.store.take_dirty().len(), 3);
+    assert_eq!(fixture.store.take_changes().len(), 3);
 }
 
 #[tokio::test]
@@ -196,7 +196,7 @@ async fn removing_the_folder_with_all_files_removes_no_node() {
 async fn another_folder_in_its_place_takes_nobody_either() {
     let fixture = Fixture::new();
     fixture.write("n1.json", &json("n1", "10.1.1.0/24"));
-    let (directory, mut seen) = (fixture.directory(), Seen::new());
+    let (directory, mut seen) = (fixture.directory(), Seen::default());
     let watched = directory.watch().await.unwrap();
     directory.look(Scope::All, watched.identity, &mut seen, &fixture.store).await.ok().unwrap();
     fs::rename(fixture.folder(), fixture.top.path().join("away")).unwrap();
@@ -236,24 +236,28 @@ fn a_look_at_what_changed_reads_nothing_else() {
     let top = tempfile::tempdir().unwrap();
     let (folder, keys) = (top.path(), AnnotationKeys::default());
     let write = |name: &str, cidr: &str| fs::write(folder.join(format!("{name}.json")), json(name, cidr)).unwrap();
-    let look = |scope, seen: &Seen| {
-        let sights = folder::look(folder, &keys, scope, seen.clone()).unwrap();
+    let look = |scope, seen: &mut Seen| {
+        let nodes = folder::to_look_at(folder, scope, seen).unwrap();
+        let sights: Vec<Sight> = nodes.into_iter().map(|(node, files)| folder::read(node, files, &keys)).collect();
         let names: Vec<_> = sights.iter().map(|sight| sight.node.clone()).collect();
-        let seen: Seen = sights.into_iter().map(|sight| (sight.node, sight.files)).collect();
-        (names, seen)
+        for Sight { node, files, .. } in sights {
+            match files {
+                Some(files) => seen.insert(node.into(), files),
+                None => seen.remove(&node),
+            }
+        }
+        names
     };
     write("n1", "1");
     write("n2", "1");
-    let (names, mut seen) = look(Scope::All, &Seen::new());
-    assert_eq!(names, ["n1", "n2"]);
-    assert!(look(Scope::Changed, &seen).0.is_empty());
+    let mut seen = Seen::default();
+    assert_eq!(look(Scope::All, &mut seen), ["n1", "n2"]);
+    assert!(look(Scope::Changed, &mut seen).is_empty());
     write("n2", "22");
     fs::remove_file(folder.join("n1.json")).unwrap();
     write("n3", "1");
-    let (names, changed) = look(Scope::Changed, &seen);
-    assert_eq!(names, ["n1", "n2", "n3"]);
-    seen.extend(changed);
-    seen.retain(|_, files| !files.is_empty());
-    assert!(look(Scope::Changed, &seen).0.is_empty());
-    assert_eq!(look(Scope::Only(["n2".to_owned(), "gone".to_owned()].into()), &seen).0, ["gone", "n2"]);
+    assert_eq!(look(Scope::Changed, &mut seen), ["n1", "n2", "n3"]);
+    assert!(look(Scope::Changed, &mut seen).is_empty());
+    assert_eq!(look(Scope::Only(["n2".to_owned(), "gone".to_owned()].into()), &mut seen), ["gone", "n2"]);
+    assert_eq!(look(Scope::All, &mut seen), ["n2", "n3"]);
 }

@@ -3,7 +3,7 @@
 //! A map type would lose two things: the order of the keys, which a person chose, and repeated keys, of which flannel
 //! takes the last. So an object here is a list of pairs, and looking a key up ignores its case.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
@@ -85,10 +85,11 @@ impl Json {
 impl fmt::Display for Json {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = serde_json::to_string(self).map_err(|_| fmt::Error)?;
-        match text.char_indices().nth(SHOWN_CHARS) {
-            Some((end, _)) => write!(f, "{}…", &text[..end]),
-            None => f.write_str(&text),
+        for shown in text.chars().take(SHOWN_CHARS) {
+            // JSON itself escapes only those below the space.
+            if shown.is_control() { write!(f, "\\u{:04x}", u32::from(shown))? } else { f.write_char(shown)? }
         }
+        if text.chars().nth(SHOWN_CHARS).is_some() { f.write_char('…') } else { Ok(()) }
     }
 }
 
@@ -216,6 +217,12 @@ mod tests {
     fn flattened_keeps_the_last_and_drops_what_it_shall() {
         let json = read(r#"{"vni":1,"psk":"s","VNI":2,"a":{"psk":1}}"#);
         assert_eq!(json.flattened(&["PSK"]).to_string(), r#"{"VNI":2,"a":{"psk":1}}"#);
+    }
+
+    #[test]
+    fn an_error_message_shows_no_control_characters() {
+        let json = read("{\"a\u{7f}\":\"\u{9b}2J\\n\"}");
+        assert_eq!(json.to_string(), r#"{"a\u007f":"\u009b2J\n"}"#);
     }
 
     #[test]

@@ -255,7 +255,7 @@ impl Group {
             }
             Group::Paper => {
                 eprintln!("Peers on paper …");
-                crowd::measure(&spec.twill, budget)
+                sink(crowd::measure(&spec.twill, budget)?)
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Everything is the daemon's own: the records of nodes, who may be a peer, the bundled component in its sandbox, the
 //! policy, what is wanted, and the comparison with what is there. Only what would be sent to the kernel goes to a
-//! [`Recorder`], which keeps it and tells of it again, as the kernel does.
+//! a recorder, which keeps it and tells of it again, as the kernel does.
 
 mod crowd;
 mod recorder;

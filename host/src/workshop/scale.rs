@@ -1,7 +1,7 @@
 //! A daemon's work for very many peers, without a kernel: what each part of it costs, and how that grows.
 //!
 //! Everything is the daemon's own: the records of nodes, who may be a peer, the bundled component in its sandbox, the
-//! policy, what is wanted, and the comparison with what is there. Only what would be sent to the kernel goes to a
+//! policy, what is wanted, and the comparison with what is there. Only what would be sent to the kernel goes to
 //! a recorder, which keeps it and tells of it again, as the kernel does.
 
 mod crowd;

@@ -125,9 +125,18 @@ fn an_interrupted_demo_leaves_nothing() {
 #[test]
 fn the_benchmark_fills_its_table() {
     let Some(cli) = Cli::new("bench") else { return };
-    let (ok, said) = cli.run(&["bench", "--peers", "20", "--repetitions", "1", "--manifest-kib", "1"]);
+    let groups = "start,change,heartbeat";
+    let few = ["--peers", "20", "--repetitions", "1", "--manifest-kib", "1", "--changes", "2", "--idle", "1"];
+    let (ok, said) = cli.run(&[&["bench", "--only", groups], &few[..]].concat());
     assert!(ok, "{said}");
-    for line in ["packed", "restart", "one node more", "heartbeat", "resident memory"] {
+    for line in [
+        "packed writer",
+        "restart: netlink messages",
+        "a change: netlink messages",
+        "a heartbeat: CPU",
+        "the daemon: resident",
+        "idle: process starts",
+    ] {
         assert!(said.contains(line), "no {line:?} in\n{said}");
     }
 }

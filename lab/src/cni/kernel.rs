@@ -44,7 +44,9 @@ pub(super) fn look(host: &Host) -> Result<Seen> {
     }
     // Order of names that are random is random.
     lines.sort();
-    Ok(Seen { lines, words, settled: links.iter().flatten().all(has_settled) })
+    let settled =
+        links.iter().all(|links| links.iter().all(|link| has_settled(link) && !is_losing_carrier(link, links)));
+    Ok(Seen { lines, words, settled })
 }
 
 fn words(host: &Host, places: &[(String, NetNs)], links: &[Vec<Value>]) -> Words {
@@ -195,9 +197,26 @@ fn has_settled(link: &Value) -> bool {
             && addresses.iter().all(|address| address["tentative"].is_null()))
 }
 
+/// A bridge has no carrier without ports; it notices up to a second later.
+fn is_losing_carrier(link: &Value, links: &[Value]) -> bool {
+    link["linkinfo"]["info_kind"] == "bridge"
+        && link["operstate"] == "UP"
+        && links.iter().all(|other| other["master"] != link["ifname"])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bridge_without_ports_that_is_up_is_about_to_change() {
+        let bridge = |state: &str| serde_json::json!({ "ifname": "cni0", "operstate": state, "linkinfo": { "info_kind": "bridge" } });
+        let port = serde_json::json!({ "ifname": "veth1", "master": "cni0", "operstate": "UP" });
+        assert!(is_losing_carrier(&bridge("UP"), &[bridge("UP")]));
+        assert!(!is_losing_carrier(&bridge("UP"), &[bridge("UP"), port.clone()]));
+        assert!(!is_losing_carrier(&bridge("DOWN"), &[bridge("DOWN")]));
+        assert!(!is_losing_carrier(&port, std::slice::from_ref(&port)));
+    }
 
     #[test]
     fn tables_of_iptables_are_shown_by_iptables() {

@@ -39,7 +39,9 @@ impl Daemon {
     /// Compares the kernel's limits with the peers if that is due, and says what is too small.
     pub(super) fn tend_limits(&mut self) {
         let (peers, dumps) = (self.peers.count(), self.dataplane.cost().dumps);
-        if !self.peering.settled || !self.limits.is_due(peers, dumps) {
+        // Of a peer that nobody asked about yet, it is not known whether it is on-link.
+        let all_asked = self.peering.settled && !self.peering.has_dirty();
+        if !all_asked || !self.limits.is_due(peers, dumps) {
             return;
         }
         self.limits.seen = Some((peers, dumps));

@@ -16,6 +16,10 @@ const SIZES: [u32; 5] = [1_000, 3_000, 10_000, 30_000, 100_000];
 /// The same work may be slower where more memory is touched; sorting and trees have their logarithm.
 const GROWTH: Goal = Goal::Times(1.0);
 
+/// The lines that a plot is made of.
+pub(super) const CPU: &str = "all of it: CPU";
+pub(super) const MEMORY: &str = "all of it: memory";
+
 /// What `twill backend scale` says.
 #[derive(Debug, Deserialize)]
 struct Scale {
@@ -83,7 +87,8 @@ pub(super) fn measure(twill: &Path, budget: Budget) -> Result<Vec<Figure>> {
         let own = growth(&entry);
         let (peers, runs) = entry;
         let line = |name: &str, unit, values| Figure::new(report::PAPER, name, unit, values).with_peers(peers);
-        figures.push(line("all of it: CPU", Unit::Ms, runs.all));
+        figures.push(line(CPU, Unit::Ms, runs.all));
+        figures.push(line(MEMORY, Unit::Bytes, runs.bytes));
         if let (Some((cpu, bytes)), Some((base_cpu, base_bytes))) = (own, base) {
             let per = |name: &str, unit, value: f64, base: f64| {
                 let figure = line(name, unit, std::iter::once(value).collect());

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::Serialize;
+use twill_chart::aligned;
 
 use super::cni::Table;
 use super::machine::Machine;
@@ -42,8 +43,6 @@ pub(super) const SECTIONS: [&str; 13] =
 const LEGEND: &str = "\
 median (least–most); × compares with what the line names, bare programs of the first table with the packed writer with spread
 routes, figures beside an API server with a program that keeps whole Nodes; behind ≤ stands what is aimed at, ! marks what misses it";
-/// Between two columns.
-const GAP: usize = 3;
 
 /// All figures of a run.
 #[derive(Debug, Serialize)]
@@ -93,8 +92,7 @@ fn table(f: &mut fmt::Formatter<'_>, section: &str, figures: &[&Figure]) -> fmt:
         }));
         lines.push(line);
     }
-    writeln!(f)?;
-    lines.iter().try_for_each(|line| writeln!(f, "{}", aligned(line, &widths(&lines))))
+    write!(f, "\n{}", aligned(&lines))
 }
 
 /// What a table has: sizes of clusters, and names of lines in the order of their first figures.
@@ -116,17 +114,6 @@ impl<'a> Grid<'a> {
         }
         Grid { columns, names }
     }
-}
-
-fn widths(lines: &[Vec<String>]) -> Vec<usize> {
-    let width = |column: usize| lines.iter().filter_map(|line| Some(line.get(column)?.chars().count())).max();
-    (0..).map_while(width).collect()
-}
-
-fn aligned(line: &[String], widths: &[usize]) -> String {
-    let cells: String =
-        line.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}", width = width + GAP)).collect();
-    cells.trim_end().to_string()
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! A change of backends as a picture: what each node does over time, and what becomes of the packets meanwhile.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::time::Duration;
+
+use twill_chart::{Anchor, Picture};
 
 use super::change::{Change, STEP};
 
@@ -19,11 +21,12 @@ const SPACE: f64 = 12.0;
 const PLOT: f64 = 96.0;
 
 const STYLE: &str = "\
-text { font: 12px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; fill: #24292f }
-.title { font-size: 15px; font-weight: bold } .dim { fill: #6e7781 } .good { fill: #1a7f37; font-weight: bold }
-.bad { fill: #cf222e; font-weight: bold } .frame { fill: #ffffff; stroke: #d0d7de } .grid { stroke: #eaeef2 }
+.good { fill: #1a7f37; font-weight: bold } .bad { fill: #cf222e; font-weight: bold }
 .written { stroke: #6e7781; stroke-dasharray: 3 3 } .answer { fill: #57606a } .lost { fill: #cf222e }
-.old { fill: #0969da } .new { fill: #8250df } .idle { opacity: 0.28 }";
+.old { fill: #0969da } .new { fill: #8250df } .idle { opacity: 0.28 }
+@media (prefers-color-scheme: dark) {
+.good { fill: #3fb950 } .bad { fill: #f85149 } .answer { fill: #9198a1 } .lost { fill: #f85149 }
+.old { fill: #4493f8 } .new { fill: #ab7df8 } }";
 
 /// The picture.
 pub(super) struct Chart<'a> {
@@ -67,61 +70,44 @@ impl<'a> Chart<'a> {
     }
 
     /// A lane for each backend of a node: faint while it is attached and receives, full while the node sends through it.
-    fn node(&self, out: &mut String, number: usize, top: f64) -> fmt::Result {
+    fn node(&self, picture: &mut Picture, number: usize, top: f64) {
         for (lane, kind) in self.kinds.iter().enumerate() {
             let y = top + LANE * lane as f64;
-            let class = ["old", "new"][lane];
-            writeln!(out, r#"<text x="{}" y="{}" class="dim" text-anchor="end">{kind}</text>"#, LEFT - 8.0, y + 10.0)?;
+            picture.text("dim", Anchor::End, (LEFT - 8.0, y + 10.0), kind);
             for (from, to, sends) in self.stretches(number, kind) {
-                let (from, to) = (self.x(from), self.x(to));
-                let idle = if sends { "" } else { " idle" };
-                let width = to - from;
-                let height = LANE - 3.0;
-                writeln!(
-                    out,
-                    r#"<rect x="{from:.1}" y="{y}" width="{width:.1}" height="{height}" class="{class}{idle}"/>"#
-                )?;
+                let class = [["old idle", "new idle"], ["old", "new"]][usize::from(sends)][lane];
+                picture.bar(class, (self.x(from), y), (self.x(to) - self.x(from), LANE - 3.0));
             }
         }
-        Ok(())
     }
 
     /// The slowest answer of each moment, and what was lost in it.
-    fn answers(&self, out: &mut String, top: f64) -> fmt::Result {
+    fn answers(&self, picture: &mut Picture, top: f64) {
         let moments = &self.change.moments;
         let most = moments.iter().map(|moment| moment.slowest_ms).fold(10.0, f64::max);
         let bottom = top + PLOT;
-        writeln!(
-            out,
-            r#"<text x="{}" y="{}" text-anchor="end" class="dim">{most:.0} ms</text>"#,
-            LEFT - 8.0,
-            top + 10.0
-        )?;
-        writeln!(out, r#"<text x="{}" y="{bottom}" text-anchor="end" class="dim">0</text>"#, LEFT - 8.0)?;
-        writeln!(out, r#"<line x1="{LEFT}" y1="{bottom}" x2="{RIGHT}" y2="{bottom}" class="grid"/>"#)?;
+        picture.text("dim", Anchor::End, (LEFT - 8.0, top + 10.0), &format!("{most:.0} ms"));
+        picture.text("dim", Anchor::End, (LEFT - 8.0, bottom), "0");
+        picture.line("grid", (LEFT, bottom), (RIGHT, bottom));
         for moment in moments.iter().filter(|moment| moment.at < self.end) {
             let x = self.x(moment.at + STEP / 2);
-            let y = bottom - PLOT * moment.slowest_ms / most;
-            writeln!(out, r#"<circle cx="{x:.1}" cy="{y:.1}" r="1.6" class="answer"/>"#)?;
+            picture.dot("answer", (x, bottom - PLOT * moment.slowest_ms / most), 1.6);
             if moment.lost > 0 {
-                writeln!(out, r#"<rect x="{:.1}" y="{top}" width="2.5" height="{PLOT}" class="lost"/>"#, x - 1.2)?;
+                picture.bar("lost", (x - 1.2, top), (2.5, PLOT));
             }
         }
-        Ok(())
     }
 
-    fn summary(&self, out: &mut String, y: f64) -> fmt::Result {
+    fn summary(&self, picture: &mut Picture, y: f64) {
         let total = self.change.watched.traffic.total();
         let class = if total.lost + total.duplicated == 0 { "good" } else { "bad" };
-        writeln!(
-            out,
-            r#"<text x="24" y="{y}"><tspan class="{class}">{} packets, {} lost, {} doubled</tspan><tspan class="dim" dx="20">longest gap between two answers {:.1} ms, longest stall of TCP {:.1} ms</tspan></text>"#,
-            total.sent,
-            total.lost,
-            total.duplicated,
+        let packets = format!("{} packets, {} lost, {} doubled", total.sent, total.lost, total.duplicated);
+        let pauses = format!(
+            "longest gap between two answers {:.1} ms, longest stall of TCP {:.1} ms",
             total.longest_gap_ms,
             self.change.watched.longest_stall_ms(),
-        )
+        );
+        picture.pieces((24.0, y), &[(class, packets), ("dim", pauses)]);
     }
 }
 
@@ -132,49 +118,35 @@ impl fmt::Display for Chart<'_> {
         let answers = TOP + step * names.len() as f64 + 22.0;
         let height = answers + PLOT + 66.0;
         let [old, new] = self.kinds;
-        let mut out = String::new();
+        let subject = format!("{old} to {new} on {} nodes", names.len());
+        let mut picture = Picture::new((WIDTH, height), &format!("{subject} under traffic"), STYLE);
+        let title = format!("{subject}, while all pods talk to each other");
+        let legend = "full colour: the node sends through this backend; faint: it is attached and receives";
+        picture.text("title", Anchor::Start, (24.0, 28.0), &title);
+        picture.text("dim", Anchor::Start, (24.0, 48.0), legend);
         for second in 0..=self.end.as_secs() {
             let (x, bottom) = (self.x(Duration::from_secs(second)), answers + PLOT);
-            writeln!(out, r#"<line x1="{x:.1}" y1="{}" x2="{x:.1}" y2="{bottom}" class="grid"/>"#, TOP - 6.0)?;
-            writeln!(
-                out,
-                r#"<text x="{x:.1}" y="{}" class="dim" text-anchor="middle">{second} s</text>"#,
-                bottom + 18.0
-            )?;
+            picture.line("grid", (x, TOP - 6.0), (x, bottom));
+            picture.text("dim", Anchor::Middle, (x, bottom + 18.0), &format!("{second} s"));
         }
         for (number, name) in names.iter().enumerate() {
             let top = TOP + step * number as f64;
-            writeln!(out, r#"<text x="24" y="{}">{name}</text>"#, top + LANE + 3.0)?;
-            self.node(&mut out, number, top)?;
+            picture.text("", Anchor::Start, (24.0, top + LANE + 3.0), name);
+            self.node(&mut picture, number, top);
         }
-        writeln!(out, r#"<text x="24" y="{}">slowest</text>"#, answers + PLOT / 2.0 - 4.0)?;
-        writeln!(out, r#"<text x="24" y="{}">answer</text>"#, answers + PLOT / 2.0 + 11.0)?;
-        self.answers(&mut out, answers)?;
+        picture.text("", Anchor::Start, (24.0, answers + PLOT / 2.0 - 4.0), "slowest");
+        picture.text("", Anchor::Start, (24.0, answers + PLOT / 2.0 + 11.0), "answer");
+        self.answers(&mut picture, answers);
         for (number, written) in self.change.written.iter().enumerate() {
             let (x, top) = (self.x(*written), TOP + step * number as f64 - 4.0);
-            let bottom = top + LANE * 2.0 + 5.0;
-            writeln!(out, r#"<line x1="{x:.1}" y1="{top}" x2="{x:.1}" y2="{bottom}" class="written"/>"#)?;
+            picture.line("written", (x, top), (x, top + LANE * 2.0 + 5.0));
         }
         if let Some(first) = self.change.written.first() {
-            let x = self.x(*first) + 5.0;
-            writeln!(out, r#"<text x="{x:.1}" y="{}" class="dim">a node's net-conf.json changes</text>"#, TOP - 8.0)?;
+            let place = (self.x(*first) + 5.0, TOP - 8.0);
+            picture.text("dim", Anchor::Start, place, "a node's net-conf.json changes");
         }
-        self.summary(&mut out, answers + PLOT + 46.0)?;
-        write!(
-            f,
-            r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img">
-<title>{old} to {new} on {} nodes under traffic</title>
-<style>{STYLE}</style>
-<rect x="0.5" y="0.5" width="{}" height="{}" rx="6" class="frame"/>
-<text x="24" y="28" class="title">{old} to {new} on {} nodes, while all pods talk to each other</text>
-<text x="24" y="48" class="dim">full colour: the node sends through this backend; faint: it is attached and receives</text>
-{out}</svg>
-"#,
-            names.len(),
-            WIDTH - 1.0,
-            height - 1.0,
-            names.len(),
-        )
+        self.summary(&mut picture, answers + PLOT + 46.0);
+        write!(f, "{picture}")
     }
 }
 
@@ -222,6 +194,9 @@ mod tests {
     #[test]
     fn a_loss_is_drawn_and_told() {
         let chart = Chart::of(&change(3), "vxlan", "host-gw").to_string();
-        assert!(chart.contains("class=\"bad\">1800 packets, 3 lost") && chart.contains("class=\"lost\""), "{chart}");
+        assert!(
+            chart.contains("class=\"bad\" dx=\"0\">1800 packets, 3 lost") && chart.contains("class=\"lost\""),
+            "{chart}"
+        );
     }
 }

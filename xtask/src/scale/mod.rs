@@ -2,20 +2,20 @@
 //! have their peers from, for clusters that nobody has at hand.
 
 mod hour;
-mod plot;
 mod world;
 
 use std::fmt::Write as _;
 use std::fs;
 
+use twill_chart::{Limit, Plot, Series, grouped, markdown, replaced};
+
 use crate::run::{Outcome, root};
 use hour::Hour;
-use plot::Line;
 use world::{Source, World};
 
 const PAGE: &str = "docs/scale.md";
 const PLOT: &str = "docs/plots/scale-api.svg";
-const BEGIN: &str = "<!-- Made by `cargo xtask scale`: change xtask/src/scale instead. -->\n";
+const BEGIN: &str = "<!-- Made by `cargo xtask scale`: change xtask/src/scale instead. -->";
 const END: &str = "<!-- End of what is made. -->";
 /// Clusters of the plot.
 const SIZES: [u64; 7] = [1_000, 2_000, 5_000, 10_000, 15_000, 50_000, 100_000];
@@ -49,10 +49,8 @@ fn page() -> Outcome<String> {
 
 /// The page with these tables in their place.
 fn within(page: &str, tables: &str) -> Outcome<String> {
-    let lost = || format!("{PAGE} has no place for the tables: a line {BEGIN:?}, and below it {END:?}");
-    let (before, rest) = page.split_once(BEGIN).ok_or_else(lost)?;
-    let (_, after) = rest.split_once(END).ok_or_else(lost)?;
-    Ok(format!("{before}{BEGIN}\n{tables}\n{END}{after}"))
+    replaced(page, (BEGIN, END), tables)
+        .ok_or_else(|| format!("{PAGE} has no place for the tables: a line {BEGIN:?}, and below it {END:?}"))
 }
 
 struct Made {
@@ -73,12 +71,13 @@ fn made() -> Made {
         tables,
         "\nAPI servers need a quarter of what they can send, with nothing special going on, in clusters of:\n"
     );
-    let _ = writeln!(tables, "| Peers from | Nodes |\n| --- | --- |");
-    for source in Source::ALL.into_iter().filter(|source| *source != Source::Kept) {
+    let line = |source: Source| {
         let beyond = || format!("more than {}", grouped(SIZES.into_iter().max().unwrap_or_default()));
         let most = largest(&loads(&hours, source)).map_or_else(beyond, |nodes| format!("about {}", grouped(nodes)));
-        let _ = writeln!(tables, "| {} | {most} |", source.name());
-    }
+        [source.name().to_owned(), most]
+    };
+    let sources = Source::ALL.into_iter().filter(|source| *source != Source::Kept);
+    tables += &markdown(&heads(["Peers from", "Nodes"]), sources.map(line));
     Made { tables, plot: plot(&hours) }
 }
 
@@ -97,58 +96,74 @@ fn loads(hours: &Hours, source: Source) -> Vec<(f64, f64)> {
 
 type Hours = [(World, Vec<(Source, Hour)>)];
 
+fn heads<const N: usize>(heads: [&str; N]) -> Vec<String> {
+    heads.map(str::to_owned).into()
+}
+
 /// What it is now, from the smallest to the largest.
 fn nodes(text: &mut String, hours: &Hours) {
-    let _ = writeln!(text, "Every agent watches Nodes:\n");
-    let _ = writeln!(
-        text,
-        "| Nodes | Events/s | All API servers send | Their load | An agent receives | An agent's CPU | Late (99 of 100) | A list | Load of a rollout |\n\
-         | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
-    );
-    for (world, sources) in hours.iter().filter(|(world, _)| SHOWN.contains(&world.nodes)) {
-        let Some((source, hour)) = sources.first() else { continue };
-        let _ = writeln!(
-            text,
-            "| {} | {} | {}/s | {} | {}/s | {} | {} | {} | {} |",
+    let heads = heads([
+        "Nodes",
+        "Events/s",
+        "All API servers send",
+        "Their load",
+        "An agent receives",
+        "An agent's CPU",
+        "Late (99 of 100)",
+        "A list",
+        "Load of a rollout",
+    ]);
+    let line = |(world, sources): &(World, Vec<(Source, Hour)>)| {
+        let (source, hour) = sources.first()?;
+        Some([
             grouped(world.nodes),
             number(hour.events),
-            bytes(hour.egress),
+            format!("{}/s", bytes(hour.egress)),
             percent(hour.load),
-            bytes(hour.agent_bytes),
+            format!("{}/s", bytes(hour.agent_bytes)),
             percent(hour.agent_cpu),
             late(hour.late),
             bytes(world.list(*source)),
-            percent(hour.load_of_rollout)
-        );
-    }
+            percent(hour.load_of_rollout),
+        ])
+    };
+    let shown = hours.iter().filter(|(world, _)| SHOWN.contains(&world.nodes));
+    let _ = writeln!(text, "Every agent watches Nodes:\n\n{}", markdown(&heads, shown.filter_map(line)).trim_end());
 }
 
 fn sources(text: &mut String, hours: &Hours) {
+    let heads = heads([
+        "Peers from",
+        "Events/s",
+        "All API servers send",
+        "Their load",
+        "An agent receives",
+        "An agent's CPU",
+        "Late (99 of 100)",
+        "… in a rollout",
+        "Load of a rollout",
+        "A list",
+        "Memory of each API server",
+    ]);
     for (world, sources) in hours.iter().filter(|(world, _)| world.nodes >= COMPARED) {
-        let _ = writeln!(text, "\n{} nodes, by where the agents have their peers from:\n", grouped(world.nodes));
-        let _ = writeln!(
-            text,
-            "| Peers from | Events/s | All API servers send | Their load | An agent receives | An agent's CPU | Late (99 of 100) | … in a rollout | Load of a rollout | A list | Memory of each API server |\n\
-             | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
-        );
-        for (source, hour) in sources {
+        let line = |(source, hour): &(Source, Hour)| {
             let memory = world.server_memory(*source);
-            let _ = writeln!(
-                text,
-                "| {} | {} | {}/s | {} | {}/s | {} | {} | {} | {} | {} | {} |",
-                source.name(),
+            [
+                source.name().to_owned(),
                 number(hour.events),
-                bytes(hour.egress),
+                format!("{}/s", bytes(hour.egress)),
                 percent(hour.load),
-                bytes(hour.agent_bytes),
+                format!("{}/s", bytes(hour.agent_bytes)),
                 percent(hour.agent_cpu),
                 late(hour.late),
                 late(hour.late_in_rollout),
                 percent(hour.load_of_rollout),
                 bytes(world.list(*source)),
-                if memory > 0.0 { format!("+ {}", bytes(memory)) } else { "–".to_owned() }
-            );
-        }
+                if memory > 0.0 { format!("+ {}", bytes(memory)) } else { "–".to_owned() },
+            ]
+        };
+        let _ = writeln!(text, "\n{} nodes, by where the agents have their peers from:\n", grouped(world.nodes));
+        *text += &markdown(&heads, sources.iter().map(line));
     }
 }
 
@@ -165,15 +180,17 @@ fn largest(loads: &[(f64, f64)]) -> Option<u64> {
 fn plot(hours: &Hours) -> String {
     // What is kept matters in a rollout only.
     let shown = Source::ALL.into_iter().filter(|source| *source != Source::Kept);
-    let line = |source: Source| Line { name: source.name(), points: series(hours, source, |hour| hour.egress) };
-    let lines: Vec<Line> = shown.map(line).collect();
+    let line =
+        |source: Source| Series { name: source.name().into(), points: series(hours, source, |hour| hour.egress) };
     let world = World::of(1);
-    plot::svg(
-        "What all API servers send to network agents while nothing special happens",
-        ("nodes", "bytes a second"),
-        &lines,
-        (world.servers * world.egress, "all that three servers can send"),
-    )
+    let plot = Plot {
+        title: "What all API servers send to network agents while nothing special happens",
+        across: "nodes",
+        up: "bytes a second",
+        series: shown.map(line).collect(),
+        limit: Some(Limit { name: "all that three servers can send", value: world.servers * world.egress }),
+    };
+    plot.svg().unwrap_or_default()
 }
 
 fn late(seconds: Option<f64>) -> String {
@@ -216,26 +233,12 @@ fn number(value: f64) -> String {
     }
 }
 
-/// With a comma before each three digits.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn numbers_for_people() {
-        assert_eq!(["999", "1,000", "1,234,567"], [999, 1000, 1_234_567].map(grouped)[..]);
         assert_eq!(["0 B", "640 B", "1.5 KB", "15 MB", "1,200 TB"], [0.0, 640.0, 1500.0, 15e6, 1.2e15].map(bytes)[..]);
         assert_eq!(
             ["0 %", "< 0.001 %", "0.005 %", "3.5 %", "120 %"],
@@ -247,9 +250,9 @@ mod tests {
 
     #[test]
     fn tables_go_where_their_place_is() {
-        let page = format!("a\n{BEGIN}old{END}\nb\n");
+        let page = format!("a\n{BEGIN}\nold\n{END}\nb\n");
         let once = within(&page, "new").unwrap();
-        assert_eq!(once, format!("a\n{BEGIN}\nnew\n{END}\nb\n"));
+        assert_eq!(once, format!("a\n{BEGIN}\n\nnew\n\n{END}\nb\n"));
         assert_eq!(within(&once, "new").unwrap(), once);
         assert!(within("a", "new").unwrap_err().contains("no place"));
     }

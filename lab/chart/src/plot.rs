@@ -1,29 +1,43 @@
-//! Lines over the size of a cluster, both axes logarithmic, as SVG: readable on light and on dark, and without colours.
+//! Lines over the size of a cluster, both axes logarithmic; they can be told apart without colours.
 
-use std::fmt::Write as _;
+use crate::picture::{Anchor, Picture};
 
 /// What a line shows.
 #[derive(Debug, Clone)]
-pub(super) struct Series {
-    pub(super) name: String,
+pub struct Series {
+    /// Its name, at its end.
+    pub name: String,
     /// Size and value; only positive ones can be shown.
-    pub(super) points: Vec<(f64, f64)>,
+    pub points: Vec<(f64, f64)>,
 }
 
-/// A picture.
+/// A value that is drawn across.
 #[derive(Debug, Clone)]
-pub(super) struct Plot {
-    pub(super) title: &'static str,
+pub struct Limit {
+    /// Its name.
+    pub name: &'static str,
+    /// Where it is.
+    pub value: f64,
+}
+
+/// A picture of lines.
+#[derive(Debug, Clone)]
+pub struct Plot {
+    /// What it is about.
+    pub title: &'static str,
     /// What the horizontal axis counts.
-    pub(super) across: &'static str,
+    pub across: &'static str,
     /// What the vertical axis counts, with its unit.
-    pub(super) up: &'static str,
-    pub(super) series: Vec<Series>,
+    pub up: &'static str,
+    /// Its lines.
+    pub series: Vec<Series>,
+    /// What they are to be held against.
+    pub limit: Option<Limit>,
 }
 
 const WIDTH: f64 = 820.0;
 const HEIGHT: f64 = 420.0;
-const LEFT: f64 = 84.0;
+const LEFT: f64 = 94.0;
 const RIGHT: f64 = 590.0;
 const TOP: f64 = 58.0;
 const BOTTOM: f64 = 356.0;
@@ -33,16 +47,12 @@ const LINE: f64 = 17.0;
 const KINDS: usize = 5;
 
 const STYLE: &str = "\
-text { font: 12px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; fill: #24292f }
-.title { font-size: 15px; font-weight: bold } .dim { fill: #57606a } .frame { fill: #ffffff; stroke: #d0d7de }
-.grid { stroke: #d8dee4 } .line { fill: none; stroke-width: 2 }
+.line { fill: none; stroke-width: 2 } .lead { stroke: #8c959f } .limit { stroke: #24292f; stroke-dasharray: 6 4 }
 .s0 { stroke: #0969da } .s1 { stroke: #1a7f37; stroke-dasharray: 7 3 } .s2 { stroke: #bc4c00; stroke-dasharray: 2 3 }
 .s3 { stroke: #8250df; stroke-dasharray: 9 3 2 3 } .s4 { stroke: #bf3989; stroke-dasharray: 4 4 } .dot { stroke-dasharray: none }
-.lead { stroke: #8c959f }
 @media (prefers-color-scheme: dark) {
-text { fill: #e6edf3 } .dim { fill: #9198a1 } .frame { fill: #0d1117; stroke: #3d444d } .grid { stroke: #2a313c }
 .s0 { stroke: #4493f8 } .s1 { stroke: #3fb950 } .s2 { stroke: #f0883e } .s3 { stroke: #ab7df8 } .s4 { stroke: #db61a2 }
-.lead { stroke: #656c76 } }";
+.lead { stroke: #656c76 } .limit { stroke: #e6edf3 } }";
 
 /// An axis, in powers of ten.
 #[derive(Debug, Clone, Copy)]
@@ -81,57 +91,50 @@ impl Axis {
 
 impl Plot {
     /// The picture. None if there is nothing to show.
-    pub(super) fn svg(&self) -> Option<String> {
+    #[must_use]
+    pub fn svg(&self) -> Option<String> {
         let shown = || self.series.iter().flat_map(|series| series.shown());
         let across = Axis::around(shown().map(|(size, _)| size), LEFT, RIGHT)?;
         let across = if across.high > across.low { across } else { across.widened() };
-        let up = Axis::around(shown().map(|(_, value)| value), BOTTOM, TOP)?.widened();
-        let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" \
-             height=\"{HEIGHT}\" role=\"img\">\n<title>{title}</title>\n<style>{STYLE}</style>\n\
-             <rect x=\"0.5\" y=\"0.5\" width=\"{}\" height=\"{}\" rx=\"6\" class=\"frame\"/>\n\
-             <text x=\"24\" y=\"32\" class=\"title\">{title}</text>\n",
-            WIDTH - 1.0,
-            HEIGHT - 1.0,
-            title = escaped(self.title),
-        );
+        let limit = self.limit.iter().map(|limit| limit.value);
+        let up = Axis::around(shown().map(|(_, value)| value).chain(limit), BOTTOM, TOP)?.widened();
+        let mut picture = Picture::new((WIDTH, HEIGHT), self.title, STYLE);
+        picture.text("title", Anchor::Start, (24.0, 32.0), self.title);
         for (value, x) in across.ticks() {
-            line(&mut svg, "grid", (x, TOP), (x, BOTTOM));
-            text(&mut svg, "dim\" text-anchor=\"middle", (x, BOTTOM + 18.0), &short(value));
+            picture.line("grid", (x, TOP), (x, BOTTOM));
+            picture.text("dim", Anchor::Middle, (x, BOTTOM + 18.0), &short(value));
         }
         for (value, y) in up.ticks() {
-            line(&mut svg, "grid", (LEFT, y), (RIGHT, y));
-            text(&mut svg, "dim\" text-anchor=\"end", (LEFT - 8.0, y + 4.0), &short(value));
+            picture.line("grid", (LEFT, y), (RIGHT, y));
+            picture.text("dim", Anchor::End, (LEFT - 8.0, y + 4.0), &short(value));
         }
-        text(&mut svg, "dim\" text-anchor=\"middle", ((LEFT + RIGHT) / 2.0, BOTTOM + 42.0), self.across);
-        let (x, y) = (22.0, (TOP + BOTTOM) / 2.0);
-        let turned = format!("dim\" text-anchor=\"middle\" transform=\"rotate(-90 {x} {y})");
-        text(&mut svg, &turned, (x, y), self.up);
-        self.lines(&mut svg, across, up);
-        svg.push_str("</svg>\n");
-        Some(svg)
+        picture.text("dim", Anchor::Middle, ((LEFT + RIGHT) / 2.0, BOTTOM + 42.0), self.across);
+        picture.upward("dim", (22.0, (TOP + BOTTOM) / 2.0), self.up);
+        if let Some(Limit { name, value }) = &self.limit {
+            let y = up.place(*value);
+            picture.line("limit", (LEFT, y), (RIGHT, y));
+            picture.text("", Anchor::Start, (LEFT + 6.0, y - 6.0), name);
+        }
+        self.lines(&mut picture, across, up);
+        Some(picture.to_string())
     }
 
-    fn lines(&self, svg: &mut String, across: Axis, up: Axis) {
+    fn lines(&self, picture: &mut Picture, across: Axis, up: Axis) {
         let mut ends = Vec::new();
         for (number, series) in self.series.iter().enumerate() {
             let points: Vec<(f64, f64)> =
                 series.shown().map(|(size, value)| (across.place(size), up.place(value))).collect();
             let Some(end) = points.last().copied() else { continue };
             let kind = number % KINDS;
-            let way: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-            // Writing to a string does not fail.
-            let _ = writeln!(svg, "<polyline points=\"{}\" class=\"line s{kind}\"/>", way.join(" "));
-            for (x, y) in points {
-                let _ = writeln!(svg, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" class=\"line dot s{kind}\"/>");
-            }
+            picture.way(&format!("line s{kind}"), &points);
+            points.into_iter().for_each(|point| picture.dot(&format!("line dot s{kind}"), point, 3.0));
             ends.push((end, series.name.as_str(), kind));
         }
         let places = apart(&ends.iter().map(|((_, y), ..)| *y).collect::<Vec<_>>());
         for ((end, name, kind), y) in ends.into_iter().zip(places) {
-            line(svg, "lead", (end.0 + 5.0, end.1), (RIGHT + 12.0, y));
-            line(svg, &format!("line s{kind}"), (RIGHT + 12.0, y), (RIGHT + 36.0, y));
-            text(svg, "", (RIGHT + 42.0, y + 4.0), name);
+            picture.line("lead", (end.0 + 5.0, end.1), (RIGHT + 12.0, y));
+            picture.line(&format!("line s{kind}"), (RIGHT + 12.0, y), (RIGHT + 36.0, y));
+            picture.text("", Anchor::Start, (RIGHT + 42.0, y + 4.0), name);
         }
     }
 }
@@ -162,28 +165,17 @@ fn apart(heights: &[f64]) -> Vec<f64> {
     placed
 }
 
-fn line(svg: &mut String, class: &str, (x1, y1): (f64, f64), (x2, y2): (f64, f64)) {
-    let _ = writeln!(svg, "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" class=\"{class}\"/>");
-}
-
-fn text(svg: &mut String, class: &str, (x, y): (f64, f64), words: &str) {
-    let _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" class=\"{class}\">{}</text>", escaped(words));
-}
-
-fn escaped(words: &str) -> String {
-    words.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
-
 /// A power of ten as people write it.
 fn short(value: f64) -> String {
-    let whole = |value: f64| if value < 1.0 { format!("{value}") } else { format!("{value:.0}") };
-    if value >= 1_000_000.0 {
-        format!("{} M", whole(value / 1_000_000.0))
-    } else if value >= 1000.0 {
-        format!("{} 000", whole(value / 1000.0))
-    } else {
-        whole(value)
-    }
+    let (unit, name) = match value {
+        1e12.. => (1e12, " T"),
+        1e9.. => (1e9, " G"),
+        1e6.. => (1e6, " M"),
+        1e3.. => (1e3, " 000"),
+        1.0.. => (1.0, ""),
+        _ => return format!("{value}"),
+    };
+    format!("{:.0}{name}", value / unit)
 }
 
 #[cfg(test)]
@@ -192,7 +184,7 @@ mod tests {
 
     fn plot(points: &[(f64, f64)]) -> Plot {
         let series = vec![Series { name: "a < b".into(), points: points.to_vec() }];
-        Plot { title: "t & t", across: "nodes", up: "ms", series }
+        Plot { title: "t & t", across: "nodes", up: "ms", series, limit: None }
     }
 
     #[test]
@@ -201,11 +193,17 @@ mod tests {
         // The value 0 has no place on a logarithmic axis.
         assert_eq!(svg.matches("<circle").count(), 2);
         assert!(svg.contains(&format!("points=\"{LEFT:.1},{BOTTOM:.1} {RIGHT:.1},{TOP:.1}\"")), "{svg}");
-        assert!(svg.contains(">a &lt; b</text>") && svg.contains("<title>t &amp; t</title>"), "{svg}");
-        for label in [">100</text>", ">1 000</text>", ">10</text>", ">nodes</text>", ">ms</text>"] {
+        for label in [">a &lt; b</text>", ">100</text>", ">1 000</text>", ">10</text>", ">nodes</text>", ">ms</text>"] {
             assert!(svg.contains(label), "{label} in {svg}");
         }
-        assert!(svg.contains("prefers-color-scheme: dark") && svg.ends_with("</svg>\n"));
+    }
+
+    #[test]
+    fn a_limit_above_all_lines_is_in_the_picture() {
+        let limited = Plot { limit: Some(Limit { name: "limit", value: 1000.0 }), ..plot(&[(1.0, 1.0), (10.0, 10.0)]) };
+        let svg = limited.svg().unwrap();
+        let line = format!("y1=\"{TOP:.1}\" x2=\"{RIGHT:.1}\" y2=\"{TOP:.1}\" class=\"limit\"");
+        assert!(svg.contains(&line) && svg.contains(">limit</text>"), "{svg}");
     }
 
     #[test]
@@ -229,6 +227,6 @@ mod tests {
 
     #[test]
     fn powers_of_ten() {
-        assert_eq!([0.01, 1.0, 100.0, 10_000.0, 1e6].map(short), ["0.01", "1", "100", "10 000", "1 M"]);
+        assert_eq!([0.01, 1.0, 100.0, 10_000.0, 1e6, 1e10].map(short), ["0.01", "1", "100", "10 000", "1 M", "10 G"]);
     }
 }

@@ -1,22 +1,20 @@
 //! The figures' part of docs/benchmarks.md and its plots, made of what earlier runs wrote as JSON. What people wrote around it
 //! stays.
 
-mod plot;
-
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use twill_chart::{Plot, Series, grouped, replaced};
 use twill_lab::{LabError, Result};
 
 use super::baseline::Method;
 use super::machine::Machine;
 use super::mesh::Protocols;
-use super::report::{CHANGE, Grid, MEMORY, PROGRAM, SECTIONS};
+use super::report::{CHANGE, Grid, MEMORY, PAPER, PROGRAM, SECTIONS};
 use super::sample::Figure;
-use super::{change, system};
-use plot::{Plot, Series};
+use super::{change, crowd, system};
 
 /// The page, from the repository's root.
 const PAGE: &str = "docs/benchmarks.md";
@@ -48,7 +46,7 @@ pub(super) fn write(files: &[PathBuf]) -> Result<()> {
         let _ = writeln!(pictures, "![{}](plots/{name}.svg)\n", plot.title);
     }
     let page = fs::read_to_string(PAGE).map_err(system(format!("read {PAGE}")))?;
-    let page = replaced(&page, &format!("{pictures}{}", tables(&runs)))
+    let page = replaced(&page, (BEGIN, END), &format!("{pictures}{}", tables(&runs)))
         .ok_or_else(|| LabError::Spec(format!("{PAGE} lacks the line {BEGIN:?}, or {END:?} after it")))?;
     fs::write(PAGE, page).map_err(system(format!("write {PAGE}")))?;
     eprintln!("Wrote {PAGE} and {PLOTS}.");
@@ -64,13 +62,6 @@ fn read(file: &Path) -> Result<Run> {
     })
 }
 
-/// The page with the figures' part replaced; none if it has none.
-fn replaced(page: &str, figures: &str) -> Option<String> {
-    let (before, rest) = page.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n\n{figures}{END}{after}"))
-}
-
 /// A table for each section, of the last run that has it.
 fn tables(runs: &[Run]) -> String {
     let mut text = String::new();
@@ -78,26 +69,24 @@ fn tables(runs: &[Run]) -> String {
         let of = |run: &&Run| run.figures.iter().any(|figure| figure.section == section);
         let Some(run) = runs.iter().rev().find(of) else { continue };
         let figures: Vec<&Figure> = run.figures.iter().filter(|figure| figure.section == section).collect();
-        let _ = write!(text, "### {section}: figures\n\n    $ {}\n    {}\n\n", run.command, run.machine);
-        markdown(&mut text, &figures);
-        text.push('\n');
+        let table = table(&figures);
+        let _ = writeln!(text, "### {section}: figures\n\n    $ {}\n    {}\n\n{table}", run.command, run.machine);
     }
     text
 }
 
-fn markdown(text: &mut String, figures: &[&Figure]) {
+fn table(figures: &[&Figure]) -> String {
     let Grid { columns, names } = Grid::of(figures);
-    let heads: Vec<String> =
-        columns.iter().map(|peers| peers.map(|peers| format!("{peers} peers")).unwrap_or_default()).collect();
-    let _ = writeln!(text, "| | {} |\n| --- |{}", heads.join(" | "), " --- |".repeat(columns.len()));
-    for name in names {
+    let head = |peers: &Option<u32>| peers.map(|peers| format!("{} peers", grouped(peers.into()))).unwrap_or_default();
+    let heads: Vec<String> = std::iter::once(String::new()).chain(columns.iter().map(head)).collect();
+    let row = |name: &str| -> Vec<String> {
         let cell = |peers: &Option<u32>| {
             let figure = figures.iter().find(|figure| figure.name == name && figure.peers == *peers);
             figure.map(|figure| marked(figure)).unwrap_or_default()
         };
-        let cells: Vec<String> = columns.iter().map(cell).collect();
-        let _ = writeln!(text, "| {name} | {} |", cells.join(" | "));
-    }
+        std::iter::once(name.to_owned()).chain(columns.iter().map(cell)).collect()
+    };
+    twill_chart::markdown(&heads, names.into_iter().map(row))
 }
 
 /// A missed goal is to be seen.
@@ -106,7 +95,7 @@ fn marked(figure: &Figure) -> String {
 }
 
 /// What is drawn, with the names of the files.
-fn plots(runs: &[Run]) -> [(&'static str, Plot); 3] {
+fn plots(runs: &[Run]) -> [(&'static str, Plot); 5] {
     let line = |section: &str, figure: &str, name: &str, divisor: f64| Series {
         name: name.into(),
         points: points(runs, section, figure).into_iter().map(|(peers, value)| (peers, value / divisor)).collect(),
@@ -122,6 +111,7 @@ fn plots(runs: &[Run]) -> [(&'static str, Plot); 3] {
             bare(Method::Packed(Protocols::Spread), "the kernel's limit"),
             bare(Method::SocketPerRequest, "flannel's pattern"),
         ],
+        limit: None,
     };
     let memory = Plot {
         title: "Resident memory",
@@ -131,6 +121,7 @@ fn plots(runs: &[Run]) -> [(&'static str, Plot); 3] {
             line(MEMORY, "the daemon: resident, × whole Nodes", "Twill", MIB),
             line(MEMORY, "bare: whole Nodes in a map: resident", "Nodes kept whole", MIB),
         ],
+        limit: None,
     };
     let change = Plot {
         title: "One node changes: until the kernel has it",
@@ -142,8 +133,23 @@ fn plots(runs: &[Run]) -> [(&'static str, Plot); 3] {
             line(CHANGE, &change::slowest_under("N/300"), "… with heartbeats", 1.0),
             line(CHANGE, &change::slowest_under("N/6"), "… with 50 times as many", 1.0),
         ],
+        limit: None,
     };
-    [("cpu", cpu), ("memory", memory), ("change", change)]
+    let paper = |title, up, figure, divisor| {
+        let twill = line(PAPER, figure, "Twill", divisor);
+        let series = vec![Series { name: "N log N".into(), points: n_log_n(&twill.points) }, twill];
+        Plot { title, across, up, series, limit: None }
+    };
+    let paper_cpu = paper("Plan, policy and comparison on paper: CPU time", "milliseconds", crowd::CPU, 1.0);
+    let paper_memory = paper("Plan, policy and comparison on paper: memory", "MiB", crowd::MEMORY, MIB);
+    [("cpu", cpu), ("memory", memory), ("change", change), ("paper-cpu", paper_cpu), ("paper-memory", paper_memory)]
+}
+
+/// What the smallest becomes if it grows as N log N does.
+fn n_log_n(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let Some(&(least, value)) = points.first() else { return Vec::new() };
+    let grown = |size: f64| size * size.log2();
+    points.iter().map(|&(size, _)| (size, value * grown(size) / grown(least))).collect()
 }
 
 /// A line's values by size, of the last run that has it.
@@ -173,14 +179,6 @@ mod tests {
     }
 
     #[test]
-    fn only_the_figures_are_replaced() {
-        let page = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
-        assert_eq!(replaced(&page, "new\n"), Some(format!("before\n{BEGIN}\n\nnew\n{END}\nafter\n")));
-        assert_eq!(replaced(&format!("{END}\n{BEGIN}"), "new"), None);
-        assert_eq!(replaced("nothing", "new"), None);
-    }
-
-    #[test]
     fn the_later_run_has_the_table() {
         let runs = [
             run("first", vec![figure("a", 10, 1024.0)]),
@@ -190,10 +188,28 @@ mod tests {
         let text = tables(&runs);
         assert!(text.contains("    $ second\n") && !text.contains("$ first"), "{text}");
         assert!(
-            text.ends_with("| | 10 peers | 100 peers |\n| --- | --- | --- |\n| a | 2 KiB | **4 KiB ≤ 1 !** |\n\n"),
+            text.ends_with("|  | 10 peers | 100 peers |\n| --- | --- | --- |\n| a | 2 KiB | **4 KiB ≤ 1 !** |\n\n"),
             "{text}"
         );
         assert_eq!(points(&runs, MEMORY, "a"), [(10.0, 2048.0), (100.0, 4096.0)]);
+    }
+
+    #[test]
+    fn growth_is_drawn_beside_what_it_may_be() {
+        let points = |name: &str| {
+            [1_000, 100_000].map(|peers| Figure { section: PAPER.into(), ..figure(name, peers, f64::from(peers)) })
+        };
+        let runs = [run("c", [points(crowd::CPU), points(crowd::MEMORY)].concat())];
+        let plots = plots(&runs);
+        let paper: Vec<_> = plots.iter().filter(|(name, _)| name.starts_with("paper-")).collect();
+        assert_eq!(paper.len(), 2);
+        for (_, plot) in paper {
+            let [limit, twill] = [0, 1].map(|line| plot.series[line].points.as_slice());
+            assert_eq!(limit[0], twill[0]);
+            // log₂ of 100,000 is 5/3 of that of 1,000.
+            assert!((limit[1].1 / twill[1].1 - 5.0 / 3.0).abs() < 1e-9, "{limit:?} {twill:?}");
+            assert!(plot.svg().is_some_and(|svg| svg.contains(">N log N</text>")));
+        }
     }
 
     #[test]

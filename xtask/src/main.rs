@@ -1,6 +1,6 @@
 //! `cargo xtask`: everything that building, testing and shipping take, set-up included.
 //!
-//! Standard library only, so that it is compiled in a moment.
+//! Nothing but the standard library, here and below, so that it is compiled in a moment.
 
 mod build;
 mod dist;
@@ -123,7 +123,9 @@ fn bench(arguments: &[String]) -> Outcome {
     build::components(&build::BACKENDS, &dir)?;
     let component = format!("--component={}", dir.join("vxlan.wasm").display());
     let mut measured = vec!["bench".to_string(), component];
-    measured.push(format!("--whole-nodes={}", build::example("whole_nodes")?.display()));
+    for (option, example) in [("whole-nodes", "whole_nodes"), ("plan-natively", "plan_natively")] {
+        measured.push(format!("--{option}={}", build::example(example)?.display()));
+    }
     if arguments.iter().any(|argument| argument == "--cni") {
         setup::reference_plugins()?;
         measured.push(format!("--bare-attach={}", build::example("bare_attach")?.display()));

@@ -6,13 +6,12 @@ use std::time::{Duration, Instant};
 
 use twill_lab::{Lab, LabError, LabSpec, Result};
 
-use super::Budget;
 use super::baseline::child;
 use super::cluster::{alone, forget_everything, forget_readiness};
 use super::goal::Goal;
-use super::report;
 use super::said::{Backend, Settled, ready, settle};
 use super::sample::{Figure, Sample, Unit};
+use super::{Budget, report, sizes};
 
 /// Whatever takes longer is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -28,35 +27,56 @@ struct Starts {
     compile: Sample,
 }
 
+/// Where the machine code comes from.
+#[derive(Debug, Clone, Copy)]
+enum Source<'a> {
+    /// The program.
+    BuiltIn,
+    /// The compiler: nobody has seen this file before.
+    NewFile(&'a str),
+    /// The cache. The component with this digest is the one that was last in force, so the daemon takes its own copy.
+    Compiled(&'a str),
+}
+
+impl Source<'_> {
+    fn is_of(self, backend: &Backend) -> bool {
+        match self {
+            Source::BuiltIn => backend.origin == "built-in",
+            Source::NewFile(file) => backend.origin == file && backend.compile_ms.is_some(),
+            Source::Compiled(digest) => backend.digest == digest && backend.compile_ms.is_none(),
+        }
+    }
+}
+
 /// Measures it; `component` is a file of the type vxlan.
 pub(super) fn measure(spec: LabSpec, component: Option<&Path>, budget: Budget) -> Result<Vec<Figure>> {
     use Unit::{Bytes, Ms};
     let lab = alone(spec)?;
     let (mut built_in, mut fresh, mut cached) = (Starts::default(), Starts::default(), Starts::default());
     let mut process = Sample::default();
-    let mut sizes = None;
+    let mut component_sizes = None;
     for _ in budget.rounds() {
         process.time(child(&lab.node(0).ns, Command::new(&lab.spec.twill).arg("--version"))?.wall);
         forget_everything(&lab)?;
-        let backend = built_in.start(&lab, "built-in")?;
-        sizes = Some((backend.wasm_bytes, backend.code_bytes));
+        let backend = built_in.start(&lab, Source::BuiltIn)?;
+        component_sizes = Some((backend.wasm_bytes, backend.code_bytes));
     }
     if let Some(component) = component {
         lab.install_backend(component, "vxlan")?;
         let file = lab.backends_dir().join("vxlan.wasm").display().to_string();
         for _ in budget.rounds() {
             forget_everything(&lab)?;
-            fresh.start(&lab, &file)?;
+            let Backend { digest, .. } = fresh.start(&lab, Source::NewFile(&file))?;
             lab.node(0).stop()?;
-            cached.start(&lab, &file)?;
+            cached.start(&lab, Source::Compiled(&digest))?;
         }
     }
     let line = |name: &str, unit, values| Figure::new(report::COMPONENT, name, unit, values);
     let start = process.median().unwrap_or_default();
     let above_a_process = |values: &Sample| values.map(|value| value - start);
     let warm = above_a_process(if component.is_some() { &cached.wall } else { &built_in.wall });
-    let mut figures = Vec::new();
-    if let Some((wasm, code)) = sizes {
+    let mut figures = sizes::measure(&lab)?;
+    if let Some((wasm, code)) = component_sizes {
         figures.push(Figure::single(report::SIZES, "component: vxlan", Bytes, wasm as f64));
         figures.push(Figure::single(report::SIZES, "component: vxlan, machine code", Bytes, code as f64));
     }
@@ -82,17 +102,17 @@ pub(super) fn measure(spec: LabSpec, component: Option<&Path>, budget: Budget) -
 }
 
 impl Starts {
-    fn start(&mut self, lab: &Lab, origin: &str) -> Result<Backend> {
+    fn start(&mut self, lab: &Lab, source: Source<'_>) -> Result<Backend> {
         let node = lab.node(0);
         forget_readiness(node)?;
         let begin = Instant::now();
         node.start()?;
         let ready = ready(node, PATIENCE)?;
         let Settled { cpu, memory, said } = settle(node, 0, PATIENCE)?;
-        let backend = said.backends.into_iter().next();
-        let backend = backend
-            .filter(|backend| backend.origin == origin)
-            .ok_or_else(|| LabError::Spec(format!("the daemon does not run the component {origin}: {}", node.log())))?;
+        let wrong =
+            format!("the daemon does not run the component as expected, which is {source:?}, but {:?}", said.backends);
+        let backend = said.backends.into_iter().next().filter(|backend| source.is_of(backend));
+        let backend = backend.ok_or_else(|| LabError::Spec(format!("{wrong}:\n{}", node.log())))?;
         self.wall.time(ready - begin);
         self.cpu.time(cpu);
         self.resident.push(memory.resident as f64);

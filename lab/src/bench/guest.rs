@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde::Deserialize;
-use twill_lab::{LabError, LabSpec, Result};
+use twill_lab::{LabError, Result};
 
 use super::goal::Goal;
 use super::report::GUEST;
@@ -18,16 +18,13 @@ struct Planned {
     native_ms: Sample,
 }
 
+/// It takes a moment only.
+const LEAST_REPETITIONS: usize = 10;
+
 /// Measures it for one number of peers.
-pub(super) fn measure(
-    spec: &LabSpec,
-    program: &Path,
-    component: &Path,
-    peers: u32,
-    repetitions: usize,
-) -> Result<Vec<Figure>> {
+pub(super) fn measure(program: &Path, component: &Path, peers: u32, repetitions: usize) -> Result<Vec<Figure>> {
     let mut command = Command::new(program);
-    command.arg(component).arg(&spec.twill).arg(peers.to_string()).arg(repetitions.max(1).to_string());
+    command.arg(component).arg(peers.to_string()).arg(repetitions.max(LEAST_REPETITIONS).to_string());
     let output = command.output().map_err(system(format!("start {}", program.display())))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {

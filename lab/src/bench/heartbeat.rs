@@ -28,15 +28,17 @@ const CHECKS: u32 = 20;
 /// Its period.
 const CHECK_SECONDS: f64 = 5.0;
 
-/// Measures both for one size of cluster; `idle` is how long nothing happens.
-pub(super) fn measure(spec: LabSpec, peers: u32, manifest_kib: usize, idle: Duration) -> Result<Vec<Figure>> {
+/// Measures both for one size of cluster; `idle` is how long nothing happens, if that is to be measured.
+pub(super) fn measure(spec: LabSpec, peers: u32, manifest_kib: usize, idle: Option<Duration>) -> Result<Vec<Figure>> {
     let cluster = Cluster::filled(spec, peers, manifest_kib)?;
     forget_everything(&cluster.lab)?;
     let node = cluster.node();
     node.start()?;
     settle(node, peers as usize, PATIENCE)?;
     let mut figures = beats(&cluster)?;
-    figures.extend(nothing(&cluster, idle)?);
+    if let Some(idle) = idle {
+        figures.extend(nothing(&cluster, idle)?);
+    }
     Ok(figures.into_iter().map(|figure| figure.with_peers(peers)).collect())
 }
 

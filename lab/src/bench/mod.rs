@@ -14,6 +14,7 @@ mod component;
 mod crowd;
 mod document;
 mod goal;
+mod group;
 mod guest;
 mod handover;
 mod heartbeat;
@@ -24,6 +25,7 @@ mod paper;
 mod report;
 mod said;
 mod sample;
+mod sizes;
 mod start;
 mod swap;
 mod usage;
@@ -36,13 +38,14 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use twill_lab::{LabError, LabSpec, Result};
 
 use goal::Goal;
+use group::{Course, Group};
 use machine::Machine;
 use report::Report;
-use sample::{Figure, Unit};
+use sample::Figure;
 
 /// What `bench` can be asked for.
 #[derive(Debug, Clone, Args)]
@@ -50,7 +53,7 @@ pub(crate) struct Options {
     /// Sizes of the cluster, in other nodes than this one
     #[arg(long, value_delimiter = ',', default_values_t = [1000, 5000])]
     peers: Vec<u32>,
-    /// Everything but --api, --swap and --cni, with up to 20000 nodes and ten repetitions: takes about half an hour
+    /// Everything but --api, --swap and --cni, with up to 20000 nodes and ten repetitions: takes about twenty minutes
     #[arg(long)]
     all: bool,
     /// Only these groups of figures
@@ -65,7 +68,7 @@ pub(crate) struct Options {
     /// For how long nothing happens, in seconds
     #[arg(long, default_value_t = 5)]
     idle: u64,
-    /// After so many seconds, shared among sizes and groups, nothing is repeated any more [default: 120, with --cni 280, with --all 1800]
+    /// After so many seconds, shared among sizes and groups, nothing is repeated any more [default: 120, with --cni 280, with --all 1000]
     #[arg(long)]
     limit: Option<u64>,
     /// Size of a node's manifest; real ones have 5 to 20 KiB
@@ -103,30 +106,6 @@ pub(crate) struct Options {
     document: Vec<PathBuf>,
 }
 
-/// Figures that are taken together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Group {
-    /// Sizes, the daemon without peers, its component: built in, compiled, out of the cache
-    Component,
-    /// Programming all peers, start, restart, memory
-    Start,
-    /// One node of many changes, in quiet and under heartbeats; many at once
-    Change,
-    /// A heartbeat; nothing at all
-    Heartbeat,
-    /// The backend in the sandbox, and the same code natively
-    Guest,
-    /// Another backend for all peers, under traffic
-    Handover,
-    /// 1,000 to 100,000 peers without a kernel, whatever --peers says
-    Paper,
-}
-
-impl Group {
-    const ALL: [Group; 7] =
-        [Group::Component, Group::Start, Group::Change, Group::Heartbeat, Group::Guest, Group::Handover, Group::Paper];
-}
-
 /// How often to repeat, and for how long.
 #[derive(Debug, Clone, Copy)]
 struct Budget {
@@ -153,11 +132,29 @@ impl Options {
         if !self.all {
             return self.clone();
         }
-        let limit = Some(self.limit.unwrap_or(1800));
-        let peers = vec![100, 1000, 5000, 10_000, 20_000];
+        let limit = Some(self.limit.unwrap_or(LIMIT_OF_ALL));
+        let peers = vec![100, 1000, MANY, 10_000, 20_000];
         Options { peers, repetitions: 10, changes: 100, idle: 65, limit, ..self.clone() }
     }
+
+    /// Whether nothing at all is looked at for so many peers: of "all" with one size, since it takes a while.
+    fn is_idle_with(&self, peers: u32) -> bool {
+        !self.all || peers == MANY
+    }
+
+    /// For how many peers the backend changes: of "all" with one size, since each takes a while.
+    fn handovers(&self) -> Vec<u32> {
+        let possible = |peers: &u32| *peers <= handover::MOST && (!self.all || *peers == MANY);
+        self.peers.iter().copied().filter(possible).collect()
+    }
 }
+
+/// With so many peers a change is as fast as it can be.
+const FEW: u32 = 10;
+/// The cluster that most goals are about.
+const MANY: u32 = 5000;
+/// Seconds after which `--all` repeats nothing any more.
+const LIMIT_OF_ALL: u64 = 1000;
 
 /// Measures all of it and shows it.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
@@ -189,76 +186,20 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         report.figures.extend(in_a_thread(|| swap::measure(spec, budget.part(3)))?);
         return show(report, options);
     }
+    let mut course = Course::new(&spec, options, report);
+    // What has no size of its own is a part, too.
+    let part = budget.part(2 + options.peers.len() + options.handovers().len());
     for group in Group::ALL.into_iter().filter(|group| options.only.contains(group)) {
-        let part = budget.part(1 + 2 * options.peers.len());
-        group.measure(&spec, options, part, &mut |figures| {
-            report.figures.extend(figures);
-            // Who interrupts a long run keeps what there is.
-            options.json.as_ref().map_or(Ok(()), |file| write(file, &report))
-        })?;
+        group.measure(&mut course, part)?;
     }
+    let Course { mut report, failures, .. } = course;
     compare_sizes(&mut report.figures, start::PER_PEER, 1000, |peers| (peers == 20_000).then_some(Goal::Times(1.6)));
     compare_sizes(&mut report.figures, change::SLOWEST, FEW, |_| Some(Goal::Times(1.5)));
-    show(report, options)
-}
-
-/// With so many peers a change is as fast as it can be.
-const FEW: u32 = 10;
-
-/// Takes figures as they come.
-type Sink<'a> = &'a mut dyn FnMut(Vec<Figure>) -> Result<()>;
-
-impl Group {
-    fn measure(self, spec: &LabSpec, options: &Options, budget: Budget, sink: Sink<'_>) -> Result<()> {
-        let Options { peers: sizes, manifest_kib, .. } = options;
-        let mut each = |sizes: &[u32], name: &str, work: &(dyn Fn(u32) -> Result<Vec<Figure>> + Sync)| {
-            sizes.iter().try_for_each(|&peers| {
-                eprintln!("{name}, {peers} peers …");
-                sink(in_a_thread(|| work(peers))?)
-            })
-        };
-        match self {
-            Group::Component => {
-                eprintln!("The daemon alone, and its component …");
-                let file = |file: &PathBuf| file.canonicalize().map_err(system(format!("find {}", file.display())));
-                let component = options.component.as_ref().map(file).transpose()?;
-                let work = || component::measure(spec.clone(), component.as_deref(), budget);
-                sink([programs(spec)?, in_a_thread(work)?].concat())
-            }
-            Group::Start => each(sizes, "Start and restart", &|peers| {
-                start::measure(spec.clone(), peers, *manifest_kib, options.whole_nodes.as_deref(), budget)
-            }),
-            Group::Change => {
-                let mut sizes = [&[FEW], &sizes[..]].concat();
-                sizes.dedup();
-                each(&sizes, "One node changes", &|peers| {
-                    change::measure(spec.clone(), peers, *manifest_kib, options.changes)
-                })
-            }
-            Group::Heartbeat => each(sizes, "Heartbeats, and nothing", &|peers| {
-                heartbeat::measure(spec.clone(), peers, *manifest_kib, Duration::from_secs(options.idle))
-            }),
-            Group::Guest => {
-                let (Some(program), Some(component)) = (&options.plan_natively, &options.component) else {
-                    eprintln!(
-                        "SKIPPED guest: it needs --component, and with --plan-natively a program that plans both ways"
-                    );
-                    return Ok(());
-                };
-                each(sizes, "The sandbox", &|peers| {
-                    guest::measure(spec, program, component, peers, options.repetitions)
-                })
-            }
-            Group::Handover => {
-                let sizes: Vec<u32> = sizes.iter().copied().filter(|peers| *peers <= handover::MOST).collect();
-                each(&sizes, "Another backend", &|peers| handover::measure(spec.clone(), peers, *manifest_kib, budget))
-            }
-            Group::Paper => {
-                eprintln!("Peers on paper …");
-                sink(crowd::measure(&spec.twill, budget)?)
-            }
-        }
+    show(report, options)?;
+    for failure in &failures {
+        eprintln!("twill-lab: not measured: {failure}");
     }
+    Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Compares a line's figures with the one for `base` peers.
@@ -317,15 +258,6 @@ fn in_a_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         .unwrap_or_else(|_| Err(LabError::Spec("a measurement broke off: see the message above".into())))
 }
 
-fn programs(spec: &LabSpec) -> Result<Vec<Figure>> {
-    let size = |name: &str, file: &Path| {
-        let bytes = fs::metadata(file).map_err(system(format!("look at {}", file.display())))?.len();
-        Ok(Figure::single(report::SIZES, name, Unit::Bytes, bytes as f64))
-    };
-    let most = Goal::AtMost(25.0 * 1024.0 * 1024.0);
-    Ok(vec![size("program: twill", &spec.twill)?.aims(most), size("program: twill-cni", &spec.cni)?])
-}
-
 fn write(file: &Path, report: &Report) -> Result<()> {
     let text = serde_json::to_string_pretty(report).map_err(|error| LabError::Spec(error.to_string()))?;
     fs::write(file, text + "\n").map_err(system(format!("write {}", file.display())))
@@ -339,6 +271,7 @@ fn system<E: Into<std::io::Error>>(doing: impl Into<String>) -> impl FnOnce(E) -
 
 #[cfg(test)]
 mod tests {
+    use super::sample::Unit;
     use super::*;
 
     #[test]

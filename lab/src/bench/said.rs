@@ -53,6 +53,7 @@ pub(super) struct Settled {
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Backend {
     pub(super) origin: String,
+    pub(super) digest: String,
     pub(super) wasm_bytes: u64,
     pub(super) code_bytes: u64,
     pub(super) compile_ms: Option<f64>,

@@ -236,6 +236,9 @@ impl Course {
             line("start → last route in the kernel", &self.last_route).aims_if(five, Goal::AtMost(1000.0)),
             line("start → ready (pods can start)", &self.start.wall),
             line("start: CPU, × the list", &self.start.cpu).against(list).aims_if(five, Goal::AtMost(300.0)),
+            line("start: time in the component, × start → last route", &self.guest)
+                .against(self.last_route.median())
+                .aims_if(five, Goal::Times(0.05)),
             line("restart → ready", &self.restart.wall),
             line("restart: CPU, × list and dumps", &self.restart.cpu).against(both).aims(Goal::Times(1.5)),
             Figure::new(START, "restart: netlink messages", Unit::Count, self.restart_messages.clone())

@@ -9,12 +9,12 @@ use std::{env, fs};
 use super::common::{eventually, privileged, skip};
 
 /// Runs `twill-lab` with a temporary folder of its own and a mark that its processes inherit.
-struct Cli {
-    temp: PathBuf,
+pub(super) struct Cli {
+    pub(super) temp: PathBuf,
 }
 
 impl Cli {
-    fn new(test: &str) -> Option<Cli> {
+    pub(super) fn new(test: &str) -> Option<Cli> {
         if !privileged(test) {
             return None;
         }
@@ -27,14 +27,14 @@ impl Cli {
         Some(Cli { temp })
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(super) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_twill-lab"));
         command.args(arguments).env("TMPDIR", &self.temp).stdin(Stdio::null());
         command
     }
 
     /// What it prints, and whether it succeeded.
-    fn run(&self, arguments: &[&str]) -> (bool, String) {
+    pub(super) fn run(&self, arguments: &[&str]) -> (bool, String) {
         let output = self.command(arguments).output().unwrap();
         (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     }
@@ -46,7 +46,7 @@ impl Cli {
     }
 
     /// Processes of this test's labs: those that have our temporary folder in their environment.
-    fn processes(&self) -> Vec<String> {
+    pub(super) fn processes(&self) -> Vec<String> {
         let mark = format!("TMPDIR={}", self.temp.display());
         let ours = |path: &Path| {
             let environment = fs::read(path.join("environ")).ok()?;
@@ -119,24 +119,5 @@ fn an_interrupted_demo_leaves_nothing() {
         assert!(!demo.wait().unwrap().success(), "{signal}");
         eventually("no process is left", Duration::from_secs(5), || cli.processes().is_empty());
         assert_eq!(fs::read_dir(&cli.temp).unwrap().count(), 0, "{signal}: no file is left");
-    }
-}
-
-#[test]
-fn the_benchmark_fills_its_table() {
-    let Some(cli) = Cli::new("bench") else { return };
-    let groups = "start,change,heartbeat";
-    let few = ["--peers", "20", "--repetitions", "1", "--manifest-kib", "1", "--changes", "2", "--idle", "1"];
-    let (ok, said) = cli.run(&[&["bench", "--only", groups], &few[..]].concat());
-    assert!(ok, "{said}");
-    for line in [
-        "packed writer",
-        "restart: netlink messages",
-        "a change: netlink messages",
-        "a heartbeat: CPU",
-        "the daemon: resident",
-        "idle: process starts",
-    ] {
-        assert!(said.contains(line), "no {line:?} in\n{said}");
     }
 }

@@ -5,6 +5,7 @@ mod api;
 mod authors_run;
 mod backends;
 mod bad_input;
+mod bench;
 mod claims;
 mod command;
 mod common;

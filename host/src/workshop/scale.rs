@@ -20,6 +20,7 @@ use twill_sandbox::{Options, Sandbox};
 use super::bench::Bench;
 use crate::backend::planning::{self, Outcome, Planner, Question};
 use crate::backend::{builtin, features};
+use crate::daemon::progress::Mark;
 use crate::dataplane::{Table, Unwanted};
 use crate::intent::wanted::{Interfaces, Owner, Plan, Wanted};
 use crate::nodes::{AnnotationKeys, NodeStore, peer_of};
@@ -306,12 +307,7 @@ impl fmt::Display for Scale {
 
 /// Processor time of all threads of this process, in milliseconds.
 fn cpu_ms() -> f64 {
-    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let spent = tasks.filter_map(|task| {
-        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
-        text.split(' ').next()?.parse::<u64>().ok()
-    });
-    spent.sum::<u64>() as f64 / 1e6
+    Mark::now(Instant::now()).cpu_ms
 }
 
 /// Memory of this process that no file backs.

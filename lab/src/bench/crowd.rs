@@ -76,10 +76,8 @@ pub(super) fn measure(twill: &Path, budget: Budget) -> Result<Vec<Figure>> {
         }
     }
     let growth = |(peers, runs): &(u32, Runs)| {
-        Some((
-            runs.all.median()? / (f64::from(*peers) * f64::from(*peers).log2()),
-            runs.bytes.median()? / f64::from(*peers),
-        ))
+        let thousands = f64::from(*peers) * f64::from(*peers).log2() / 1000.0;
+        Some((runs.all.median()? / thousands, runs.bytes.median()? / thousands))
     };
     let base = runs.first().and_then(growth);
     let mut figures = Vec::new();
@@ -87,15 +85,17 @@ pub(super) fn measure(twill: &Path, budget: Budget) -> Result<Vec<Figure>> {
         let own = growth(&entry);
         let (peers, runs) = entry;
         let line = |name: &str, unit, values| Figure::new(report::PAPER, name, unit, values).with_peers(peers);
+        let each = runs.bytes.map(|bytes| bytes / f64::from(peers));
         figures.push(line(CPU, Unit::Ms, runs.all));
         figures.push(line(MEMORY, Unit::Bytes, runs.bytes));
+        figures.push(line("memory for a peer", Unit::Bytes, each));
         if let (Some((cpu, bytes)), Some((base_cpu, base_bytes))) = (own, base) {
-            let per = |name: &str, unit, value: f64, base: f64| {
+            let growth = |name: &str, unit, value: f64, base: f64| {
                 let figure = line(name, unit, std::iter::once(value).collect());
                 if peers == SIZES[0] { figure } else { figure.against(Some(base)).aims(GROWTH) }
             };
-            figures.push(per("CPU for 1000 × log₂ N", Unit::Ms, cpu * 1000.0, base_cpu * 1000.0));
-            figures.push(per("memory for a peer", Unit::Bytes, bytes, base_bytes));
+            figures.push(growth("CPU for each 1000 of N log₂ N, × with 1000 peers", Unit::Ms, cpu, base_cpu));
+            figures.push(growth("memory for each 1000 of N log₂ N, × with 1000 peers", Unit::Bytes, bytes, base_bytes));
         }
         figures.extend(runs.stages.into_iter().map(|(name, sample)| line(&format!("CPU: {name}"), Unit::Ms, sample)));
         figures.push(line("a change of one peer: CPU", Unit::Ms, runs.change));

@@ -46,7 +46,7 @@ pub(super) fn write(files: &[PathBuf]) -> Result<()> {
         let _ = writeln!(pictures, "![{}](plots/{name}.svg)\n", plot.title);
     }
     let page = fs::read_to_string(PAGE).map_err(system(format!("read {PAGE}")))?;
-    let page = replaced(&page, (BEGIN, END), &format!("{pictures}{}", tables(&runs)))
+    let page = replaced(&page, (BEGIN, END), &format!("{}{pictures}{}", goals(&runs), tables(&runs)))
         .ok_or_else(|| LabError::Spec(format!("{PAGE} lacks the line {BEGIN:?}, or {END:?} after it")))?;
     fs::write(PAGE, page).map_err(system(format!("write {PAGE}")))?;
     eprintln!("Wrote {PAGE} and {PLOTS}.");
@@ -62,17 +62,46 @@ fn read(file: &Path) -> Result<Run> {
     })
 }
 
-/// A table for each section, of the last run that has it.
+/// The last run that has a table, and what is in it.
+fn last<'a>(runs: &'a [Run], section: &str) -> Option<(&'a Run, Vec<&'a Figure>)> {
+    let figures = |run: &'a Run| run.figures.iter().filter(|figure| figure.section == section).collect::<Vec<_>>();
+    runs.iter().rev().map(|run| (run, figures(run))).find(|(_, figures)| !figures.is_empty())
+}
+
+/// A table for each section, with the command. The machine is named where it is another run's.
 fn tables(runs: &[Run]) -> String {
     let mut text = String::new();
+    let mut before = None;
     for section in SECTIONS {
-        let of = |run: &&Run| run.figures.iter().any(|figure| figure.section == section);
-        let Some(run) = runs.iter().rev().find(of) else { continue };
-        let figures: Vec<&Figure> = run.figures.iter().filter(|figure| figure.section == section).collect();
-        let table = table(&figures);
-        let _ = writeln!(text, "### {section}: figures\n\n    $ {}\n    {}\n\n{table}", run.command, run.machine);
+        let Some((run, figures)) = last(runs, section) else { continue };
+        let machine = format!("    {}\n", run.machine);
+        let said = if before.replace(machine.clone()) == Some(machine.clone()) { "" } else { &machine };
+        let _ = writeln!(text, "### {section}: figures\n\n    $ {}\n{said}\n{}", run.command, table(&figures));
     }
     text
+}
+
+/// How many goals are reached, and those that are not.
+fn goals(runs: &[Run]) -> String {
+    let figures: Vec<&Figure> =
+        SECTIONS.iter().filter_map(|section| last(runs, section)).flat_map(|(_, all)| all).collect();
+    let (mut measured, mut missed) = (0, Vec::new());
+    for figure in figures {
+        let Some(met) = figure.is_met() else { continue };
+        measured += 1;
+        if !met {
+            let peers = figure.peers.map(|peers| format!(", {} peers", grouped(peers.into()))).unwrap_or_default();
+            missed.push(format!("- {}{peers}: {figure}\n", figure.name));
+        }
+    }
+    match missed.len() {
+        0 => format!("All of the {measured} goals in the tables are reached.\n\n"),
+        many => format!(
+            "Of the {measured} goals in the tables, {} are reached and {many} are not:\n\n{}\n",
+            measured - many,
+            missed.concat()
+        ),
+    }
 }
 
 fn table(figures: &[&Figure]) -> String {
@@ -137,7 +166,8 @@ fn plots(runs: &[Run]) -> [(&'static str, Plot); 5] {
     };
     let paper = |title, up, figure, divisor| {
         let twill = line(PAPER, figure, "Twill", divisor);
-        let series = vec![Series { name: "N log N".into(), points: n_log_n(&twill.points) }, twill];
+        let limit = Series { name: "N log N".into(), points: n_log_n(&twill.points) };
+        let series = vec![twill, limit];
         Plot { title, across, up, series, limit: None }
     };
     let paper_cpu = paper("Plan, policy and comparison on paper: CPU time", "milliseconds", crowd::CPU, 1.0);
@@ -191,6 +221,10 @@ mod tests {
             text.ends_with("|  | 10 peers | 100 peers |\n| --- | --- | --- |\n| a | 2 KiB | **4 KiB ≤ 1 !** |\n\n"),
             "{text}"
         );
+        assert_eq!(
+            goals(&runs),
+            "Of the 1 goals in the tables, 0 are reached and 1 are not:\n\n- a, 100 peers: 4 KiB ≤ 1 !\n\n"
+        );
         assert_eq!(points(&runs, MEMORY, "a"), [(10.0, 2048.0), (100.0, 4096.0)]);
     }
 
@@ -204,7 +238,7 @@ mod tests {
         let paper: Vec<_> = plots.iter().filter(|(name, _)| name.starts_with("paper-")).collect();
         assert_eq!(paper.len(), 2);
         for (_, plot) in paper {
-            let [limit, twill] = [0, 1].map(|line| plot.series[line].points.as_slice());
+            let [twill, limit] = [0, 1].map(|line| plot.series[line].points.as_slice());
             assert_eq!(limit[0], twill[0]);
             // log₂ of 100,000 is 5/3 of that of 1,000.
             assert!((limit[1].1 / twill[1].1 - 5.0 / 3.0).abs() < 1e-9, "{limit:?} {twill:?}");

@@ -28,7 +28,7 @@ const HEARTBEAT_SECONDS: f64 = 300.0;
 /// How many nodes change at once.
 const BURST: u32 = 1000;
 /// How often they do.
-const BURSTS: u8 = 5;
+const BURSTS: u8 = 10;
 
 /// The line whose growth with the cluster has a goal.
 pub(super) const SLOWEST: &str = "a change, quiet: 99 of 100 take at most, × with 10 peers";

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::Serialize;
+use twill_chart::aligned;
 
 use super::side::Who;
 use crate::bench::sample::Sample;
@@ -46,8 +47,6 @@ pub(in crate::bench) struct Table(pub(super) Vec<Section>);
 const LEGEND: &str = "\
 median (9 of 10 are below), milliseconds; in brackets how often. Programs took turns. × compares ours with the
 reference's and with the bare program's median; behind ≤ stands what is aimed at, ! marks what misses it";
-const NAME_WIDTH: usize = 16;
-const CELL_WIDTH: usize = 24;
 
 impl Row {
     fn of(&self, who: Who) -> Option<&Sample> {
@@ -101,14 +100,13 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{LEGEND}")?;
         for Section { title, rows } in &self.0 {
-            writeln!(f, "\n{title}")?;
-            let heads: String = Who::ALL.iter().map(|who| format!("{:CELL_WIDTH$}", who.name())).collect();
-            writeln!(f, "  {:NAME_WIDTH$}{}", "", heads.trim_end())?;
-            for row in rows {
-                let cells: String = Who::ALL.iter().map(|who| format!("{:CELL_WIDTH$}", row.cell(*who))).collect();
-                let line = format!("  {:NAME_WIDTH$}{cells}{}", row.name, row.verdicts().join("; "));
-                writeln!(f, "{}", line.trim_end())?;
-            }
+            let heads = [String::new()].into_iter().chain(Who::ALL.iter().map(|who| who.name().to_string()));
+            let line = |row: &Row| {
+                let cells = Who::ALL.iter().map(|who| row.cell(*who));
+                [format!("  {}", row.name)].into_iter().chain(cells).chain([row.verdicts().join("; ")]).collect()
+            };
+            let lines: Vec<Vec<String>> = [heads.collect()].into_iter().chain(rows.iter().map(line)).collect();
+            write!(f, "\n{title}\n{}", aligned(&lines))?;
         }
         Ok(())
     }

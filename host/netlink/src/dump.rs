@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
+use std::vec;
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST};
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
@@ -19,9 +20,40 @@ use twill_wire::message::{NLMSG_DONE, NLMSG_ERROR, RawMessage, messages};
 /// So often a dump that somebody's write interrupted is begun anew.
 const ATTEMPTS: usize = 10;
 
+/// What the kernel holds, one entry after another.
+///
+/// A key may come twice (routes that were appended, an FDB entry to two ports of one address). That is something that
+/// [`Value`](crate::Value) has no words for: whoever puts the entries under their keys gives it no value.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Dump(pub(crate) Vec<(Key, Observed)>);
+
+impl Dump {
+    /// The same by key.
+    #[must_use]
+    pub fn by_key(self) -> HashMap<Key, Observed> {
+        let mut found = HashMap::with_capacity(self.0.len());
+        for (key, observed) in self {
+            match found.entry(key) {
+                Entry::Vacant(place) => drop(place.insert(observed)),
+                Entry::Occupied(mut place) => place.get_mut().value = None,
+            }
+        }
+        found
+    }
+}
+
+impl IntoIterator for Dump {
+    type Item = (Key, Observed);
+    type IntoIter = vec::IntoIter<(Key, Observed)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
 /// Everything that `interest` speaks of.
-pub(crate) fn entries(channel: &mut Channel, interest: &Interest) -> Result<HashMap<Key, Observed>, Error> {
-    let mut found = HashMap::new();
+pub(crate) fn entries(channel: &mut Channel, interest: &Interest) -> Result<Dump, Error> {
+    let mut found = Vec::new();
     for link in interest.links() {
         for family in Family::ALL {
             let mut message = NeighbourMessage::default();
@@ -39,9 +71,9 @@ pub(crate) fn entries(channel: &mut Channel, interest: &Interest) -> Result<Hash
             RouteNews::Entry(key, observed) => Some((key, observed)),
             RouteNews::Other(_) | RouteNews::Noise => None,
         })?;
-        merge(&mut found, seen);
+        append(&mut found, seen);
     }
-    Ok(found)
+    Ok(Dump(found))
 }
 
 /// The unicast routes of a family's main table, in the kernel's order, as `read` sees them.
@@ -67,7 +99,7 @@ fn neighbors(
     channel: &mut Channel,
     interest: &Interest,
     message: NeighbourMessage,
-    found: &mut HashMap<Key, Observed>,
+    found: &mut Vec<(Key, Observed)>,
 ) -> Result<(), Error> {
     let wanted = u8::from(message.header.family);
     let what = if wanted == twill_wire::message::AF_BRIDGE { "FDB entries" } else { "neighbours" };
@@ -81,20 +113,12 @@ fn neighbors(
             Neighbor::Passing(_) | Neighbor::Noise => None,
         }
     })?;
-    merge(found, seen);
+    append(found, seen);
     Ok(())
 }
 
-/// Two entries under one key are something that [`Value`](crate::Value) has no words for.
-fn merge(found: &mut HashMap<Key, Observed>, seen: Vec<(Key, Observed)>) {
-    for (key, observed) in seen {
-        match found.entry(key) {
-            Entry::Vacant(place) => {
-                place.insert(observed);
-            }
-            Entry::Occupied(mut place) => place.get_mut().value = None,
-        }
-    }
+fn append(found: &mut Vec<(Key, Observed)>, mut seen: Vec<(Key, Observed)>) {
+    if found.is_empty() { *found = seen } else { found.append(&mut seen) }
 }
 
 fn route_request(message: RouteNetlinkMessage) -> impl Fn(u16, u32) -> Vec<u8> {

@@ -37,6 +37,7 @@ pub use ability::{knows_link_kind, knows_tunnel_encap, load_link_kind};
 pub use address::{AddressInfo, AddressScope};
 pub use apply::Applied;
 pub use blackhole::BLACKHOLE_METRIC;
+pub use dump::Dump;
 pub use entry::{Key, Observed, Operation, RouteValue, Value};
 pub use error::{Error, OperationError};
 pub use interest::Interest;

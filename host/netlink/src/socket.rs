@@ -22,6 +22,7 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 /// A socket and the number of the next request.
 pub(crate) struct Channel {
     socket: Socket,
+    port: u32,
     sequence: u32,
     buffer: Vec<u8>,
 }
@@ -31,7 +32,7 @@ impl Channel {
     pub(crate) fn open(protocol: isize) -> Result<Self, Error> {
         let failed = |what| move |source| Error::Socket { what, source };
         let mut socket = Socket::new(protocol).map_err(failed("open a socket"))?;
-        socket.bind_auto().map_err(failed("bind a socket"))?;
+        let port = socket.bind_auto().map_err(failed("bind a socket"))?.port_number();
         socket.connect(&SocketAddr::new(0, 0)).map_err(failed("connect a socket"))?;
         // All three are there since Linux 4.20; without them errors say less and dumps are filtered here.
         let _ = socket.set_cap_ack(true);
@@ -44,7 +45,12 @@ impl Channel {
         }
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(REPLY_TIMEOUT))
             .map_err(|errno| failed("limit the waiting time")(errno.into()))?;
-        Ok(Self { socket, sequence: 1, buffer: vec![0; READ_SIZE] })
+        Ok(Self { socket, port, sequence: 1, buffer: vec![0; READ_SIZE] })
+    }
+
+    /// The socket's own number among those of its network namespace.
+    pub(crate) fn port(&self) -> u32 {
+        self.port
     }
 
     /// Takes `count` sequence numbers that follow each other and returns the first.

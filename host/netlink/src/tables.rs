@@ -3,7 +3,6 @@
 //! One thread, because the kernel's lock for all of this makes more of them slower; a thread, because a write of thousands
 //! of entries must not hold up the daemon's event loop. Requests are done in the order in which they were made.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -19,7 +18,7 @@ use crate::apply::{self, Applied};
 use crate::lookup::{self, DefaultRoute, RouteTo};
 use crate::socket::Channel;
 use crate::wireguard::{self, WireguardDevice};
-use crate::{Error, Interest, Key, LinkError, Observed, Operation, OperationError, dump};
+use crate::{Dump, Error, Interest, Key, LinkError, Operation, OperationError, dump};
 
 /// Longer than a packet takes through the kernel, unless its processor stands still.
 const PASSING: Duration = Duration::from_millis(20);
@@ -80,7 +79,7 @@ impl Sockets {
         Applied { failed, ..Applied::default() }
     }
 
-    fn dump(&mut self, interest: &Interest) -> Result<HashMap<Key, Observed>, Error> {
+    fn dump(&mut self, interest: &Interest) -> Result<Dump, Error> {
         let mut found = dump::entries(&mut self.route, interest)?;
         for link in interest.wireguard() {
             let device = match self.wireguard()? {
@@ -88,7 +87,7 @@ impl Sockets {
                 None => None,
             };
             let peers = device.into_iter().flat_map(|part| part.peers);
-            found.extend(peers.map(|(key, peer)| (Key::WireguardPeer { link: *link, key }, peer.into())));
+            found.0.extend(peers.map(|(key, peer)| (Key::WireguardPeer { link: *link, key }, peer.into())));
         }
         Ok(found)
     }
@@ -112,6 +111,7 @@ fn is_wireguard(operation: &Operation) -> bool {
 #[derive(Debug, Clone)]
 pub struct Tables {
     jobs: mpsc::Sender<Job>,
+    port: u32,
 }
 
 impl Tables {
@@ -122,6 +122,7 @@ impl Tables {
     /// The socket or the thread could not be made.
     pub fn spawn() -> Result<Self, Error> {
         let mut sockets = Sockets { route: Channel::open(NETLINK_ROUTE)?, wireguard: None };
+        let port = sockets.route.port();
         let (jobs, queue) = mpsc::channel::<Job>();
         thread::Builder::new()
             .name("twill-tables".into())
@@ -131,7 +132,12 @@ impl Tables {
                 }
             })
             .map_err(|source| Error::Socket { what: "start a thread", source })?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, port })
+    }
+
+    /// The number by which the kernel names whoever wrote, in what it tells others of routes and neighbours.
+    pub(crate) fn port(&self) -> u32 {
+        self.port
     }
 
     /// Does the operations in the given order.
@@ -154,7 +160,7 @@ impl Tables {
     /// # Errors
     ///
     /// The kernel refused, or the tables changed during every attempt.
-    pub async fn dump(&self, interest: Interest) -> Result<HashMap<Key, Observed>, Error> {
+    pub async fn dump(&self, interest: Interest) -> Result<Dump, Error> {
         self.run(move |sockets| sockets.dump(&interest)).await?
     }
 

@@ -1,14 +1,16 @@
 //! Following what changes in the kernel, whoever changes it.
 //!
 //! The caller has a picture from [`Tables::dump`](crate::Tables::dump) and keeps it right with these events. Two things the
-//! kernel does not tell: routes that go because their link was set down, and whatever did not fit into the receive buffer.
-//! So after a link event, and after [`Event::Overrun`], the caller dumps again.
+//! kernel does not tell: routes that go because their link was set down or lost an address, and whatever did not fit into the
+//! receive buffer. So after such an event, and after [`Event::Overrun`], the caller dumps again.
 //!
 //! Once something did not fit, the kernel tells nothing, and does not say so again, until all that it had told before was
 //! read. Whoever dumps before that misses what happens in between, for good. So the rest is read and thrown away first.
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::io;
+use std::os::fd::AsRawFd;
 
 use ipnet::IpNet;
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -18,14 +20,13 @@ use rustix::net::sockopt;
 
 use crate::decode::{self, Neighbor, RouteNews};
 use crate::socket::{READ_SIZE, receive_buffer};
-use crate::{Error, Interest, Key, Observed};
+use crate::{Error, Interest, Key, Observed, Tables};
 use twill_wire::message::{
     AF_UNSPEC, RTM_DELADDR, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH,
     RTM_NEWROUTE, RawMessage, attributes, messages, u32_at,
 };
 
-/// Our own writes come back here, three messages a peer, faster than a single-threaded daemon reads them. Nothing of this
-/// is allocated before it is needed.
+/// Others' writes may come faster than a single-threaded daemon reads them. Nothing of this is allocated before it is needed.
 const RECEIVE_BUFFER: usize = 32 * 1024 * 1024;
 
 /// Datagrams that are thrown away before others of the runtime get their turn.
@@ -62,6 +63,8 @@ pub enum Event {
     Address {
         /// The link's index.
         index: u32,
+        /// It went, and with it, without a word, routes that need it.
+        gone: bool,
     },
     /// An entry that [`Tables::dump`](crate::Tables::dump) would report came, changed or went.
     ///
@@ -112,6 +115,18 @@ impl Watch {
         receive_buffer(socket.socket_ref(), RECEIVE_BUFFER);
         socket.socket_mut().bind(&SocketAddr::new(0, GROUPS)).map_err(failed("subscribe to notifications"))?;
         Ok(Self { socket, buffer: vec![0; READ_SIZE], ready: VecDeque::new(), overrun: false, interest })
+    }
+
+    /// From now on, routes and neighbours that these tables write are not told any more: whoever writes knows from the
+    /// kernel's answer what became of it. FDB entries, and neighbours that go, are told all the same: there the kernel does
+    /// not say whose doing it is.
+    ///
+    /// # Errors
+    ///
+    /// The kernel takes no filter for the socket; then everything is told as before.
+    pub fn ignore(&self, tables: &Tables) -> Result<(), Error> {
+        ignore_sender(self.socket.socket_ref(), tables.port())
+            .map_err(|source| Error::Socket { what: "filter notifications", source })
     }
 
     /// From now on, entries of this interest are told. Those before it are found by a dump.
@@ -191,6 +206,31 @@ impl Watch {
     }
 }
 
+/// Lets the kernel drop what another socket caused before it gets here, which saves a copy, a wake-up and a reading each.
+fn ignore_sender(socket: &netlink_sys::Socket, port: u32) -> io::Result<()> {
+    /// Where `nlmsg_pid` is in a message's header. Filters read numbers in network order, whatever order they have.
+    const SENDER: u32 = 12;
+    let step = |code: u32, jump: u8, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: jump, k };
+    let mut steps = [
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, SENDER),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, u32::from_be_bytes(port.to_ne_bytes())),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0),
+        step(libc::BPF_RET | libc::BPF_K, 0, u32::MAX),
+    ];
+    let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+    // SAFETY: the kernel copies the program, whose steps are as many as it says, before the call returns.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size_of_val(&program) as libc::socklen_t,
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// What a message means. Most mean nothing, and are dropped after a look at their header.
 fn event(message: &RawMessage<'_>, interest: &Interest) -> Option<Event> {
     match message.kind {
@@ -215,7 +255,9 @@ fn event(message: &RawMessage<'_>, interest: &Interest) -> Option<Event> {
             RouteNews::Other(destination) => Some(Event::OtherRoute { destination }),
             RouteNews::Noise => None,
         },
-        RTM_NEWADDR | RTM_DELADDR => Some(Event::Address { index: u32_at(message.payload, 4)? }),
+        RTM_NEWADDR | RTM_DELADDR => {
+            Some(Event::Address { index: u32_at(message.payload, 4)?, gone: message.kind == RTM_DELADDR })
+        }
         RTM_NEWLINK | RTM_DELLINK => link(message),
         _ => None,
     }

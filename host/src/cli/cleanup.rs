@@ -40,6 +40,7 @@ pub(super) async fn run(arguments: &CleanupArguments) -> Result<(), String> {
     let interest = Interest::new(own.iter().copied(), conf.networks.iter().copied());
     let seen = tables.dump(interest).await.map_err(|e| e.to_string())?;
     let mut routes: Vec<Operation> = seen
+        .by_key()
         .into_iter()
         .filter_map(|(key, observed)| Some((key, observed.value?, observed.protocol)))
         .filter(|(key, value, protocol)| is_removable(key, value, *protocol, &own, &names, &ledger, &conf.networks))

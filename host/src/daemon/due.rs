@@ -20,7 +20,20 @@ pub(super) struct Due {
 impl Due {
     pub(super) fn at_the_start() -> Self {
         let now = Instant::now();
-        Self { resync: Some(now), settle: Some(now + super::NODES_SETTLE), pool: Some(now), ..Self::default() }
+        // The first reading comes with the node's plan: before that, nothing is compared with anything.
+        Self {
+            resync: Some(now + super::RESYNC),
+            settle: Some(now + super::NODES_SETTLE),
+            pool: Some(now),
+            ..Self::default()
+        }
+    }
+
+    /// At that time at the latest, links are looked at and everything is read.
+    pub(super) fn loss(&mut self, at: Instant) {
+        for due in [&mut self.links, &mut self.resync] {
+            *due = Some(due.map_or(at, |due| due.min(at)));
+        }
     }
 
     /// The first of all.

@@ -327,8 +327,9 @@ impl Daemon {
         match notice {
             Notice::Entries | Notice::Nothing => {}
             Notice::Links => drop(self.due.links.get_or_insert(now + LINKS_SETTLE)),
+            Notice::Loss => self.due.loss(now + LINKS_SETTLE),
             Notice::Uplink => {
-                self.due.links.get_or_insert(now + LINKS_SETTLE);
+                self.due.loss(now + LINKS_SETTLE);
                 self.due.routes = Some(now + ROUTES_SETTLE);
             }
             Notice::Route(destination) => {
@@ -337,7 +338,7 @@ impl Daemon {
                 self.due.moved.get_or_insert(now + ROUTES_SETTLE);
             }
             Notice::Overrun => {
-                self.due.links = Some(now);
+                self.due.loss(now);
                 self.due.routes = Some(now);
             }
         }

@@ -253,7 +253,6 @@ impl Daemon {
             None => drop(self.due.reselect.get_or_insert(now + super::UPLINK_PATIENCE)),
         }
         self.ensure_links().await;
-        self.due.resync = Some(now);
     }
 
     /// Chooses the uplink anew, by the rules of a start. If there is none, the last one stays.
@@ -306,7 +305,11 @@ impl Daemon {
             self.complain("links", error);
             self.due.links = Some(Instant::now() + super::RETRY);
         }
-        if *self.dataplane.interfaces() != before {
+        let is_new = *self.dataplane.interfaces() != before;
+        if self.dataplane.take_touched() || is_new {
+            self.due.resync = Some(Instant::now());
+        }
+        if is_new {
             let owners: Vec<Owner> = self.peering.wanted.owners().cloned().collect();
             for owner in owners {
                 let entries = self.peering.wanted.entries(&owner, self.dataplane.interfaces());

@@ -4,12 +4,11 @@
 //! mark says that it was seen just so; only what was seen otherwise, or is wanted by nobody, stands beside as it is. With
 //! three entries for each of thousands of peers, this is most of what the daemon holds.
 
-use std::collections::hash_map::RandomState;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use hashbrown::HashTable;
+use hashbrown::{DefaultHashBuilder, HashTable};
 use ipnet::IpNet;
 use twill_model::{Family, Mac};
 use twill_netlink::{Key, Observed, RouteValue, Value};
@@ -63,9 +62,10 @@ pub(super) struct Book {
     free: Vec<u32>,
     /// For each key the row in force, which is the one that was written last. All FDB entries of one station have one hash.
     index: HashTable<Place>,
-    hasher: RandomState,
-    /// What was seen and is not as wanted. Sorted, so that the entries of one station stand together.
-    strays: BTreeMap<Key, Observed>,
+    /// With a seed of its own in each process: other nodes choose keys, and must not know which of them collide.
+    hasher: DefaultHashBuilder,
+    /// What was seen and is not as wanted, by the same hashes.
+    strays: HashTable<(Key, Observed)>,
     /// Wanted routes, by family.
     routes: [usize; 2],
 }
@@ -99,6 +99,12 @@ impl Row {
         }
     }
 
+    /// Whether what is there does what is wanted. `stray`: what was seen under the key that is not exactly that.
+    fn serves<'a>(&self, stray: impl FnOnce() -> Option<&'a Observed>) -> bool {
+        let does = |there: &Value| there.serves(&self.value());
+        self.seen != Seen::Otherwise || stray().and_then(|stray| stray.value.as_ref()).is_some_and(does)
+    }
+
     /// What was seen, if it is what is wanted.
     fn observed(&self) -> Option<Observed> {
         match self.seen {
@@ -108,38 +114,62 @@ impl Row {
     }
 }
 
+/// What setting an owner's entries changed.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    /// What nobody wants any more.
+    pub(super) gone: Vec<Key>,
+    /// What is wanted as it was not before.
+    pub(super) changed: Vec<Changed>,
+}
+
+/// A key under which something else is wanted than before.
+#[derive(Debug)]
+pub(super) struct Changed {
+    pub(super) key: Key,
+    pub(super) was_wanted: bool,
+    pub(super) is_there: bool,
+}
+
+/// How a key stands.
+#[derive(Debug)]
+pub(super) enum Standing {
+    /// What is wanted is there.
+    Right,
+    /// This is wanted, and something else or nothing is there.
+    Wrong(Value),
+    /// Nobody wants anything; this is there.
+    Unwanted(Option<Observed>),
+}
+
 impl Book {
-    /// Sets what an owner wants. Returns the keys that nobody wants any more.
-    pub(super) fn set(&mut self, owner: &Owner, entries: Vec<(Key, Value)>) -> Vec<Key> {
+    /// Sets what an owner wants.
+    pub(super) fn set(&mut self, owner: &Owner, entries: Vec<(Key, Value)>) -> News {
+        let mut news = News::default();
         let number = match self.owners.get(owner) {
             Some(number) => *number,
-            None if entries.is_empty() => return Vec::new(),
+            None if entries.is_empty() => return news,
             None => self.enter(owner.clone()),
         };
         let place = |row: usize| Place { owner: number, row: u32::try_from(row).unwrap_or(u32::MAX) };
-        let old = std::mem::take(&mut self.rows[number as usize]);
-        let mut gone = Vec::new();
-        for (at, row) in old.iter().enumerate() {
-            if self.strike(row, place(at)) {
-                gone.push(row.key);
-            }
-        }
+        let mut old = std::mem::take(&mut self.rows[number as usize]).into_vec();
+        let mut places = (0..).map(place);
+        old.retain(|row| places.next().is_some_and(|place| self.strike(row, place)));
         self.rows[number as usize] = entries.into_iter().map(Row::new).collect();
         for at in 0..self.rows[number as usize].len() {
-            self.put_in_force(place(at));
+            news.changed.extend(self.put_in_force(place(at), &old));
         }
         if self.rows[number as usize].is_empty() {
             self.owners.remove(owner);
             self.free.push(number);
         }
-        gone.retain(|key| self.find(key).is_none());
-        gone
+        news.gone.extend(old.into_iter().map(|row| row.key).filter(|key| self.find(key).is_none()));
+        news
     }
 
     /// The row in force for a key.
     pub(super) fn find(&self, key: &Key) -> Option<&Row> {
-        let place = self.index.find(self.hash(key), |place| row_at(&self.rows, *place).key == *key)?;
-        Some(row_at(&self.rows, *place))
+        self.row(self.hash(key), key)
     }
 
     /// The keys that an owner wants.
@@ -160,7 +190,8 @@ impl Book {
 
     /// What was seen under a key.
     pub(super) fn seen(&self, key: &Key) -> Option<Observed> {
-        self.find(key).and_then(Row::observed).or_else(|| self.strays.get(key).cloned())
+        let hash = self.hash(key);
+        self.row(hash, key).and_then(Row::observed).or_else(|| self.stray(hash, key).cloned())
     }
 
     /// Everything that was seen; no value: nothing that there are words for.
@@ -170,12 +201,27 @@ impl Book {
         wanted.chain(self.strays.iter().map(|(key, observed)| (*key, observed.value.clone())))
     }
 
+    /// How a key stands.
+    pub(super) fn standing(&self, key: &Key) -> Standing {
+        let hash = self.hash(key);
+        match self.row(hash, key) {
+            Some(row) if row.serves(|| self.stray(hash, key)) => Standing::Right,
+            Some(row) => Standing::Wrong(row.value()),
+            None => Standing::Unwanted(self.stray(hash, key).cloned()),
+        }
+    }
+
     /// Whether what is there does what is wanted under a key; not, if nothing is wanted.
     pub(super) fn is_there(&self, key: &Key) -> bool {
-        self.find(key).is_some_and(|row| {
-            row.seen != Seen::Otherwise
-                || self.strays.get(key).and_then(|stray| stray.value.as_ref()).is_some_and(|v| v.serves(&row.value()))
-        })
+        let hash = self.hash(key);
+        self.row(hash, key).is_some_and(|row| row.serves(|| self.stray(hash, key)))
+    }
+
+    /// Every key that something is wanted or seen under, if the one is not the other.
+    pub(super) fn differing(&self) -> impl Iterator<Item = Key> {
+        let rows = self.index.iter().map(|place| row_at(&self.rows, *place));
+        let wrong = rows.filter(|row| row.seen == Seen::Otherwise).map(|row| row.key).filter(|key| !self.is_there(key));
+        wrong.chain(self.strays.iter().map(|(key, _)| *key).filter(|key| self.find(key).is_none()))
     }
 
     /// Takes in what is under a key.
@@ -185,12 +231,27 @@ impl Book {
         if let Some(row) = place.map(|place| row_mut(&mut self.rows, place)) {
             if observed.value.as_ref() == Some(&row.value()) {
                 row.seen = Seen::AsWanted(observed.protocol);
-                self.strays.remove(&key);
+                self.take_stray(hash, &key);
                 return;
             }
             row.seen = Seen::Otherwise;
         }
-        self.strays.insert(key, observed);
+        self.put_stray(hash, key, observed);
+    }
+
+    /// Takes in everything that is there. What comes twice under one key has no value.
+    pub(super) fn see_all(&mut self, seen: impl IntoIterator<Item = (Key, Observed)>) {
+        self.rows.iter_mut().flatten().for_each(|row| row.seen = Seen::Otherwise);
+        self.strays = HashTable::new();
+        for (key, mut observed) in seen {
+            let hash = self.hash(&key);
+            let is_second =
+                self.row(hash, &key).is_some_and(|row| row.seen != Seen::Otherwise) || self.stray(hash, &key).is_some();
+            if is_second {
+                observed.value = None;
+            }
+            self.see(key, observed);
+        }
     }
 
     /// Takes in that nothing is under a key.
@@ -200,29 +261,53 @@ impl Book {
         if let Some(place) = place {
             row_mut(&mut self.rows, place).seen = Seen::Otherwise;
         }
-        self.strays.remove(key);
-    }
-
-    /// Takes in that nothing at all is there.
-    pub(super) fn miss_all(&mut self) {
-        self.rows.iter_mut().flatten().for_each(|row| row.seen = Seen::Otherwise);
-        self.strays.clear();
+        self.take_stray(hash, key);
     }
 
     /// What was seen that putting something under `key` takes away.
     pub(super) fn displaced_by(&self, key: &Key) -> Vec<Key> {
-        let Key::Forwarding { link, mac, .. } = *key else { return Vec::new() };
-        let first = Key::Forwarding { link, mac, remote: Ipv4Addr::UNSPECIFIED.into() };
-        let same = |other: &Key| matches!(other, Key::Forwarding { link: l, mac: m, .. } if (*l, *m) == (link, mac));
-        let strays = self.strays.range(first..).map(|(other, _)| *other).take_while(same);
-        let rows = self.index.iter_hash(self.hash(key)).map(|place| row_at(&self.rows, *place));
+        if !matches!(key, Key::Forwarding { .. }) {
+            return Vec::new();
+        }
+        let hash = self.hash(key);
+        let strays = self.strays.iter_hash(hash).map(|(other, _)| *other);
+        let rows = self.index.iter_hash(hash).map(|place| row_at(&self.rows, *place));
         let wanted = rows.filter(|row| row.seen != Seen::Otherwise).map(|row| row.key);
         strays.chain(wanted).filter(|other| key.displaces(other)).collect()
     }
 
     /// What was seen and is not as wanted.
     pub(super) fn stray_mut(&mut self, key: &Key) -> Option<&mut Observed> {
-        self.strays.get_mut(key)
+        let hash = self.hash(key);
+        self.strays.find_mut(hash, |(other, _)| other == key).map(|(_, observed)| observed)
+    }
+
+    fn row(&self, hash: u64, key: &Key) -> Option<&Row> {
+        let place = self.index.find(hash, |place| row_at(&self.rows, *place).key == *key)?;
+        Some(row_at(&self.rows, *place))
+    }
+
+    fn stray(&self, hash: u64, key: &Key) -> Option<&Observed> {
+        self.strays.find(hash, |(other, _)| other == key).map(|(_, observed)| observed)
+    }
+
+    fn put_stray(&mut self, hash: u64, key: Key, observed: Observed) {
+        if let Some((_, known)) = self.strays.find_mut(hash, |(other, _)| *other == key) {
+            *known = observed;
+        } else {
+            let hasher = &self.hasher;
+            self.strays.insert_unique(hash, (key, observed), |(key, _)| hash_of(hasher, key));
+        }
+    }
+
+    /// Where there were many and are none, none of their memory is kept.
+    fn take_stray(&mut self, hash: u64, key: &Key) -> Option<Observed> {
+        let entry = self.strays.find_entry(hash, |(other, _)| other == key).ok()?;
+        let ((_, observed), _) = entry.remove();
+        if self.strays.is_empty() {
+            self.strays = HashTable::new();
+        }
+        Some(observed)
     }
 
     fn enter(&mut self, owner: Owner) -> u32 {
@@ -236,35 +321,48 @@ impl Book {
 
     /// Takes a row that is no more out of the index; says whether it was in force. What was seen under it stays seen.
     fn strike(&mut self, row: &Row, place: Place) -> bool {
-        let Ok(entry) = self.index.find_entry(self.hash(&row.key), |other| *other == place) else { return false };
+        let hash = self.hash(&row.key);
+        let Ok(entry) = self.index.find_entry(hash, |other| *other == place) else { return false };
         entry.remove();
-        self.strays.extend(row.observed().map(|observed| (row.key, observed)));
+        if let Some(observed) = row.observed() {
+            self.put_stray(hash, row.key, observed);
+        }
         if let Key::Route { destination, .. } = &row.key {
             self.routes[family(destination)] -= 1;
         }
         true
     }
 
-    /// Puts a new row into the index, in place of another owner's if there is one.
-    fn put_in_force(&mut self, place: Place) {
-        let key = row_at(&self.rows, place).key;
+    /// Puts a new row into the index, in place of another owner's if there is one; `old` are those that were in force until
+    /// now in its owner's. Tells what that changed, if it did.
+    fn put_in_force(&mut self, place: Place, old: &[Row]) -> Option<Changed> {
+        let row = row_at(&self.rows, place);
+        let (key, value) = (row.key, row.value());
         let hash = self.hash(&key);
         let known = self.index.find_mut(hash, |other| row_at(&self.rows, *other).key == key);
-        if let Some(known) = known {
+        let before = if let Some(known) = known {
             let last = std::mem::replace(known, place);
             let last = row_mut(&mut self.rows, last);
-            self.strays.extend(last.observed().map(|observed| (key, observed)));
+            let (value, observed) = (last.value(), last.observed());
             last.seen = Seen::Otherwise;
+            if let Some(observed) = observed {
+                self.put_stray(hash, key, observed);
+            }
+            Some(value)
         } else {
             let (rows, hasher) = (&self.rows, &self.hasher);
             self.index.insert_unique(hash, place, |place| hash_of(hasher, &row_at(rows, *place).key));
             if let Key::Route { destination, .. } = &key {
                 self.routes[family(destination)] += 1;
             }
-        }
-        if let Some(observed) = self.strays.remove(&key) {
+            old.iter().find(|row| row.key == key).map(Row::value)
+        };
+        let is_there = self.take_stray(hash, &key).is_some_and(|observed| {
+            let serves = observed.value.as_ref().is_some_and(|there| there.serves(&value));
             self.see(key, observed);
-        }
+            serves
+        });
+        (before.as_ref() != Some(&value)).then_some(Changed { key, was_wanted: before.is_some(), is_there })
     }
 
     fn hash(&self, key: &Key) -> u64 {
@@ -273,7 +371,7 @@ impl Book {
 }
 
 /// Of few and large pieces: the derived one takes many small ones, which costs several times as much.
-fn hash_of(hasher: &RandomState, key: &Key) -> u64 {
+fn hash_of(hasher: &DefaultHashBuilder, key: &Key) -> u64 {
     let mut hash = hasher.build_hasher();
     match *key {
         Key::Neighbor { link, address: IpAddr::V4(v4) } => {

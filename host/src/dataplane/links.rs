@@ -127,6 +127,7 @@ impl Dataplane {
             self.wireguard.insert(ensured.index, Some(port));
         }
         if ensured.action != Action::Unchanged {
+            self.touched = true;
             tracing::info!(link = place.name, backend = %id.kind, action = ?ensured.action, "link is as planned");
         }
         let mut name = place.name;

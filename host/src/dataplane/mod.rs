@@ -50,7 +50,10 @@ pub enum Notice {
     Entries,
     /// Links or addresses changed: look at them again.
     Links,
-    /// The uplink may have lost routes, of which the kernel says nothing: look at links again, and at who is on-link.
+    /// A link of ours went, stopped working or lost an address, and entries with it, of which the kernel says nothing: look
+    /// at links again and read everything.
+    Loss,
+    /// The same of the uplink: who is on-link may have changed, too.
     Uplink,
     /// Somebody else's route to there changed: who is on-link may have changed.
     Route(IpNet),
@@ -73,6 +76,10 @@ pub struct Dataplane {
     names: HashMap<u32, String>,
     /// Indices of links that carry our alias.
     own: HashSet<u32>,
+    /// Those of them that work, as far as is known.
+    working: HashSet<u32>,
+    /// A link was changed, of which entries may have gone.
+    touched: bool,
     /// Those of them that have WireGuard peers, with the port that they were given, if they were.
     wireguard: HashMap<u32, Option<u16>>,
     /// This node's key, once a backend needs it.
@@ -132,10 +139,15 @@ impl Dataplane {
     /// # Errors
     /// When the kernel does not let us.
     pub async fn connect(run_dir: &Path, networks: Vec<IpNet>) -> Result<Self, Error> {
+        let tables = Tables::spawn()?;
+        let watch = Watch::open(Interest::new([], networks.iter().copied()))?;
+        if let Err(error) = watch.ignore(&tables) {
+            tracing::debug!(%error, "what the daemon writes comes back to it");
+        }
         let mut dataplane = Self {
-            tables: Tables::spawn()?,
+            tables,
             links: Links::open()?,
-            watch: Watch::open(Interest::new([], networks.iter().copied()))?,
+            watch,
             table: Table::default(),
             ledger: Ledger::open(run_dir),
             interfaces: Interfaces::default(),
@@ -143,6 +155,8 @@ impl Dataplane {
             uplink_runs: true,
             names: HashMap::new(),
             own: HashSet::new(),
+            working: HashSet::new(),
+            touched: false,
             wireguard: HashMap::new(),
             private_key: None,
             placed: HashSet::new(),
@@ -165,6 +179,7 @@ impl Dataplane {
         let mut links = self.links.snapshot().await?;
         self.names = links.iter().map(|l| (l.index, l.name.clone())).collect();
         let own: HashSet<u32> = links.iter().filter(|l| is_own(l)).map(|l| l.index).collect();
+        self.working = links.iter().filter(|l| is_own(l) && l.up && l.running).map(|l| l.index).collect();
         let tunnels = links.iter().filter(|l| is_own(l) && matches!(l.kind, KindInfo::Wireguard { .. }));
         self.wireguard = tunnels.map(|l| (l.index, self.wireguard.get(&l.index).copied().flatten())).collect();
         for link in &mut links {
@@ -307,13 +322,21 @@ impl Dataplane {
                 let was_running = std::mem::replace(&mut self.uplink_runs, up && running && !gone);
                 if was_running && self.uplink_runs { Notice::Links } else { Notice::Uplink }
             }
+            Event::Link { index, up, running, gone, .. } if self.has_stopped(index, up && running && !gone) => {
+                Notice::Loss
+            }
             Event::Link { index, name, .. } => {
                 let named = self.placed.contains(&name) || self.uplink_name == name;
                 if named || self.concerns(index) { Notice::Links } else { Notice::Nothing }
             }
-            Event::Address { index } => {
-                let ours = if self.own.contains(&index) { Notice::Links } else { Notice::Nothing };
-                if index == self.interfaces.uplink { Notice::Uplink } else { ours }
+            Event::Address { index, .. } if index == self.interfaces.uplink => Notice::Uplink,
+            Event::Address { index, .. } if !self.own.contains(&index) => Notice::Nothing,
+            Event::Address { gone, .. } => {
+                if gone {
+                    Notice::Loss
+                } else {
+                    Notice::Links
+                }
             }
             Event::OtherRoute { destination } => Notice::Route(destination),
             Event::Overrun => {
@@ -356,6 +379,19 @@ impl Dataplane {
     #[must_use]
     pub fn first_route(&self) -> Option<Instant> {
         self.first_route
+    }
+
+    /// Whether links were changed since this was asked last, by us: entries on them may be gone.
+    pub fn take_touched(&mut self) -> bool {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// Notes whether a link works; says whether it was a link of ours that did.
+    fn has_stopped(&mut self, index: u32, works: bool) -> bool {
+        if works && self.own.contains(&index) {
+            self.working.insert(index);
+        }
+        !works && self.working.remove(&index)
     }
 
     fn concerns(&self, index: u32) -> bool {

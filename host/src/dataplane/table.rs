@@ -3,12 +3,12 @@
 //! Only keys that something happened to are compared, so a change costs what it changes, however large the cluster is.
 //! An error belongs to its key: the key is tried again, later and later, and holds up no other.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use twill_netlink::{Key, Observed, Operation, OperationError, Value, protocol_for};
 
-use super::book::{Book, Row};
+use super::book::{Book, Row, Standing};
 use crate::intent::wanted::Owner;
 
 /// The first pause after an error; each further one doubles.
@@ -59,44 +59,37 @@ pub struct Totals {
 #[derive(Debug, Default)]
 pub struct Table {
     book: Book,
-    dirty: BTreeSet<Key>,
+    /// Keys to compare, in any order; some stand here more than once.
+    dirty: Vec<Key>,
     refused: HashMap<Key, Refused>,
-    held: BTreeSet<Key>,
+    /// Keys that were held the last time they were compared.
+    held: Vec<Key>,
 }
 
 impl Table {
     /// Sets what an owner wants; an empty list is nothing any more.
     pub fn want(&mut self, owner: &Owner, entries: Vec<(Key, Value)>) {
-        let news = |(key, value): &(Key, Value)| match self.book.find(key).map(Row::value) {
-            Some(before) if before == *value => None,
-            before => Some((*key, before.is_some())),
-        };
-        let news: Vec<(Key, bool)> = entries.iter().filter_map(news).collect();
-        for key in self.book.set(owner, entries) {
+        let news = self.book.set(owner, entries);
+        for key in news.gone {
             self.touch(key);
         }
-        for (key, was_wanted) in news {
-            if was_wanted {
-                self.forget_contact(&key);
+        for change in news.changed {
+            if change.was_wanted {
+                self.forget_contact(&change.key);
             }
-            if was_wanted || self.refused.contains_key(&key) || !self.book.is_there(&key) {
-                self.touch(key);
+            if change.was_wanted || !change.is_there || self.refused.contains_key(&change.key) {
+                self.touch(change.key);
             }
         }
     }
 
-    /// Takes in a complete picture of the kernel: everything is compared again.
-    pub fn saw_all(&mut self, seen: HashMap<Key, Observed>) {
+    /// Takes in a complete picture of the kernel: everything is compared again. What comes twice under one key is taken for
+    /// something that nobody can want.
+    pub fn saw_all(&mut self, seen: impl IntoIterator<Item = (Key, Observed)>) {
         self.refused.clear();
         self.held.clear();
-        self.book.miss_all();
-        for (key, observed) in seen {
-            self.book.see(key, observed);
-            if !self.book.is_there(&key) {
-                self.dirty.insert(key);
-            }
-        }
-        self.dirty.extend(self.book.keys().filter(|key| !self.book.is_there(key)));
+        self.book.see_all(seen);
+        self.dirty = self.book.differing().collect();
     }
 
     /// Takes in one observation; none: the key is gone. Tells whether that made a difference to what is wanted.
@@ -143,31 +136,29 @@ impl Table {
         let due = self.refused.iter().filter(|(_, refused)| refused.again <= now).map(|(key, _)| *key);
         self.dirty.extend(due.collect::<Vec<_>>());
         let (mut puts, mut deletes) = (Vec::new(), Vec::new());
-        for key in std::mem::take(&mut self.dirty) {
+        let mut keys = std::mem::take(&mut self.dirty);
+        keys.sort_unstable();
+        keys.dedup();
+        for key in keys {
             if self.refused.get(&key).is_some_and(|refused| refused.again > now) {
                 continue;
             }
-            match self.wanted(&key) {
-                Some(_) if self.book.is_there(&key) => {
-                    self.refused.remove(&key);
+            let there = match self.book.standing(&key) {
+                Standing::Wrong(value) => {
+                    puts.push(Operation::Put { key, value, protocol: self.protocol(&key) });
+                    continue;
                 }
-                Some(value) => puts.push(Operation::Put { key, value, protocol: self.protocol(&key) }),
-                None => {
-                    let there = self.book.seen(&key).and_then(|seen| Some((seen.value?, seen.protocol)));
-                    let verdict = there.map(|(value, protocol)| {
-                        let verdict = unwanted(&key, &value, protocol);
-                        (value, verdict)
-                    });
-                    match verdict {
-                        Some((value, Unwanted::Remove)) => deletes.push(Operation::Delete { key, value }),
-                        kept => {
-                            self.refused.remove(&key);
-                            if let Some((_, Unwanted::Hold)) = kept {
-                                self.held.insert(key);
-                            }
-                        }
-                    }
-                }
+                Standing::Right => None,
+                Standing::Unwanted(seen) => seen.and_then(|seen| Some((seen.value?, seen.protocol))),
+            };
+            let verdict = there.map(|(value, protocol)| (unwanted(&key, &value, protocol), value));
+            if let Some((Unwanted::Remove, value)) = verdict {
+                deletes.push(Operation::Delete { key, value });
+                continue;
+            }
+            self.refused.remove(&key);
+            if let Some((Unwanted::Hold, _)) = verdict {
+                self.held.push(key);
             }
         }
         deletes.reverse();
@@ -276,7 +267,7 @@ impl Table {
     /// Something happened to a key: compare it again, and try it again at once if it was refused.
     fn touch(&mut self, key: Key) {
         self.refused.remove(&key);
-        self.dirty.insert(key);
+        self.dirty.push(key);
     }
 
     fn protocol(&self, key: &Key) -> u8 {

@@ -152,7 +152,7 @@ fn pauses_end_at_the_longest() {
 fn what_is_held_stays_until_it_is_reconsidered() {
     let mut table = Table::default();
     let now = Instant::now();
-    table.saw_all(entries(1).into_iter().map(|(k, v)| (k, observed(v))).collect());
+    table.saw_all(entries(1).into_iter().map(|(k, v)| (k, observed(v))));
     assert!(table.operations(now, |_, _, _| Unwanted::Hold).is_empty());
     assert!(table.operations(now, remove).is_empty());
     table.reconsider_held();
@@ -164,7 +164,7 @@ fn what_has_no_words_is_replaced_if_wanted_and_left_alone_if_not() {
     let mut table = Table::default();
     let now = Instant::now();
     let strange = Observed { value: None, protocol: 3 };
-    table.saw_all([(route_key(1), strange.clone()), (route_key(2), strange)].into());
+    table.saw_all([(route_key(1), strange.clone()), (route_key(2), strange)]);
     table.want(&peer("a"), vec![(route_key(1), route_value(1))]);
     let operations = table.operations(now, remove);
     assert_eq!(operations.len(), 1);
@@ -271,12 +271,12 @@ proptest! {
                     table.saw(route_key(n), Some(observed(route_value(99))));
                 }
                 Step::Hide(n) => drop(kernel.remove(&route_key(n))),
-                Step::Resync => table.saw_all(kernel.iter().map(|(k, v)| (*k, observed(v.clone()))).collect()),
+                Step::Resync => table.saw_all(kernel.iter().map(|(k, v)| (*k, observed(v.clone())))),
                 Step::Refuse(n) => refuse = Some(n),
             }
             run(&mut table, &mut kernel, refuse);
         }
-        table.saw_all(kernel.iter().map(|(k, v)| (*k, observed(v.clone()))).collect());
+        table.saw_all(kernel.iter().map(|(k, v)| (*k, observed(v.clone()))));
         run(&mut table, &mut kernel, None);
         run(&mut table, &mut kernel, None);
         let expected: HashMap<Key, Value> = wanted.keys().flat_map(|n| entries(*n)).collect();

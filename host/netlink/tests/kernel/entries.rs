@@ -147,7 +147,7 @@ fn a_tunnels_route_replaces_one_over_the_uplink_and_back() {
                 RouteValue { link: uplink, gateway: Some(node), on_link: false, source: None, mtu: None, encap: None };
             for value in [plain, tunnel, plain, tunnel] {
                 apply(&tables, vec![Operation::Put { key, value: Value::Route(value), protocol: BOOT }]).await;
-                let seen = tables.dump(Interest::new([link], [words.subnet(1)])).await.unwrap();
+                let seen = tables.dump(Interest::new([link], [words.subnet(1)])).await.unwrap().by_key();
                 let routes: Vec<_> = seen.iter().filter(|(key, _)| matches!(key, Key::Route { .. })).collect();
                 assert_eq!(routes.len(), 1, "{routes:?}");
                 assert_eq!(seen[&key].value, Some(Value::Route(value)));
@@ -369,7 +369,7 @@ fn five_thousand_peers() {
                 })
                 .collect();
             apply(&tables, operations.clone()).await;
-            let dump = tables.dump(Interest::new([link], [])).await.unwrap();
+            let dump = tables.dump(Interest::new([link], [])).await.unwrap().by_key();
             let protocols: HashMap<Key, u8> = dump
                 .iter()
                 .filter(|(key, _)| matches!(key, Key::Route { .. }))
@@ -379,7 +379,7 @@ fn five_thousand_peers() {
             assert_eq!(dumped(&tables, &[link], &[]).await, sorted(&entries));
             // The same again changes nothing.
             apply(&tables, operations).await;
-            assert_eq!(tables.dump(Interest::new([link], [])).await.unwrap(), dump);
+            assert_eq!(tables.dump(Interest::new([link], [])).await.unwrap().by_key(), dump);
             // Flannel's own command finds a route of ours.
             sh(&format!("{} route del {}", words.ip, words.subnet(5)));
             assert_eq!(dumped(&tables, &[link], &[]).await.len(), entries.len() - 1);

@@ -38,7 +38,7 @@ fn permanent_neighbours_are_outside_of_the_tables_limit() {
             };
             let all: Vec<_> = (1..=threshold + 200).map(entry).collect();
             apply(&tables, puts(&all)).await;
-            let dump = tables.dump(Interest::new([link], [])).await.unwrap();
+            let dump = tables.dump(Interest::new([link], [])).await.unwrap().by_key();
             assert_eq!(dump.len(), all.len(), "all are there");
         });
     }
@@ -54,7 +54,7 @@ fn ipv6_routes_are_outside_of_their_limit() {
         let tables = Tables::spawn().unwrap();
         let all: Vec<_> = (0..500).flat_map(|n| words.peer(link, n)).collect();
         apply(&tables, puts(&all)).await;
-        let dump = tables.dump(Interest::new([link], [words.network.parse().unwrap()])).await.unwrap();
+        let dump = tables.dump(Interest::new([link], [words.network.parse().unwrap()])).await.unwrap().by_key();
         assert_eq!(dump.keys().filter(|key| matches!(key, Key::Route { .. })).count(), 500);
     });
 }

@@ -165,7 +165,7 @@ pub(crate) async fn apply(tables: &Tables, operations: Vec<Operation>) {
 pub(crate) async fn dumped(tables: &Tables, links: &[u32], networks: &[&str]) -> Vec<(Key, Option<Value>)> {
     let interest = Interest::new(links.iter().copied(), networks.iter().map(|net| net.parse().unwrap()));
     let dump = tables.dump(interest).await.unwrap();
-    let mut entries: Vec<_> = dump.into_iter().map(|(key, observed)| (key, observed.value)).collect();
+    let mut entries: Vec<_> = dump.by_key().into_iter().map(|(key, observed)| (key, observed.value)).collect();
     entries.sort_by_key(|(key, _)| *key);
     entries
 }

@@ -22,7 +22,7 @@ async fn until_quiet(watch: &mut Watch) -> Vec<Event> {
     let mut marks = 0;
     while marks < 2 {
         match next(watch).await {
-            Event::Address { index: 1 } => marks += 1,
+            Event::Address { index: 1, .. } => marks += 1,
             event => events.push(event),
         }
     }
@@ -233,9 +233,46 @@ fn the_picture_followed_is_the_picture_dumped() {
                     };
                 }
             }
-            let dump = tables.dump(Interest::new([link], [])).await.unwrap();
+            let dump = tables.dump(Interest::new([link], [])).await.unwrap().by_key();
             assert!(!dump.is_empty() && dump.len() < all.len(), "{} entries test nothing", dump.len());
             assert_eq!(picture, dump);
+        });
+    }
+}
+
+/// What the daemon writes, it need not be told. Whoever else writes the same is told of.
+#[test]
+fn who_is_ignored_is_not_told() {
+    for words in FAMILIES {
+        isolated("who_is_ignored_is_not_told", move || async move {
+            let link = words.vxlan();
+            let (own, other) = (Tables::spawn().unwrap(), Tables::spawn().unwrap());
+            let mut watch = Watch::open(Interest::new([link], [])).unwrap();
+            watch.ignore(&own).unwrap();
+            let (ours, theirs) = (words.peer(link, 1), words.peer(link, 2));
+            let keys = |events: Vec<Event>| -> Vec<Key> {
+                let entry = |event| if let Event::Entry { key, .. } = event { Some(key) } else { None };
+                let mut keys: Vec<Key> = events.into_iter().filter_map(entry).collect();
+                keys.sort();
+                keys.dedup();
+                keys
+            };
+            let of = |entries: &[(Key, Value)], what: fn(&Key) -> bool| -> Vec<Key> {
+                let mut keys: Vec<Key> = entries.iter().map(|(key, _)| *key).filter(what).collect();
+                keys.sort();
+                keys
+            };
+            let forwarding = of(&ours, |key| matches!(key, Key::Forwarding { .. }));
+            apply(&own, puts(&ours)).await;
+            assert_eq!(keys(until_quiet(&mut watch).await), forwarding, "the kernel does not say whose these are");
+            apply(&other, puts(&theirs)).await;
+            assert_eq!(keys(until_quiet(&mut watch).await), of(&theirs, |_| true));
+            // Also what we made, once somebody else takes it away.
+            apply(&other, deletes(&ours)).await;
+            assert_eq!(keys(until_quiet(&mut watch).await), of(&ours, |_| true));
+            // A neighbour that is removed ends twice, once in nobody's name.
+            apply(&own, deletes(&theirs)).await;
+            assert_eq!(keys(until_quiet(&mut watch).await), of(&theirs, |key| !matches!(key, Key::Route { .. })));
         });
     }
 }

@@ -61,7 +61,7 @@ fn put(link: u32, key: PublicKey, peer: WireguardPeer) -> Operation {
 
 /// The peers of a link, sorted by their keys.
 async fn peers(tables: &Tables, link: u32) -> Vec<(PublicKey, WireguardPeer)> {
-    let dump = tables.dump(Interest::new([link], []).with_wireguard([link])).await.unwrap();
+    let dump = tables.dump(Interest::new([link], []).with_wireguard([link])).await.unwrap().by_key();
     let mut peers: Vec<_> = dump
         .into_iter()
         .filter_map(|(key, observed)| match (key, observed.value) {

@@ -32,7 +32,7 @@ impl Recorder {
     }
 
     /// Everything that is there.
-    pub(super) fn dump(&self) -> HashMap<Key, Observed> {
-        self.entries.clone()
+    pub(super) fn dump(&self) -> impl Iterator<Item = (Key, Observed)> {
+        self.entries.iter().map(|(key, observed)| (*key, observed.clone()))
     }
 }

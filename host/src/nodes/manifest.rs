@@ -1,8 +1,11 @@
 //! A Node manifest, as `kubectl get node -o yaml` or the API server gives it, decoded no further than needed.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, Error, Visitor};
 
 use super::annotations::AnnotationKeys;
 use super::record::{Condition, NodeRecord};
@@ -10,50 +13,90 @@ use super::record::{Condition, NodeRecord};
 /// Longest name that Kubernetes allows.
 const LONGEST_NAME: usize = 253;
 
-/// The used part of a Node. Everything else is skipped while reading.
+/// The used part of a Node, its texts as `S`. Everything else is skipped while reading.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct Manifest {
-    kind: Option<String>,
-    metadata: Option<Metadata>,
-    spec: Option<Spec>,
-    status: Option<Status>,
+#[serde(default, rename_all = "camelCase", bound(deserialize = "S: Deserialize<'de> + Default + Ord"))]
+pub struct Manifest<S = String> {
+    kind: Option<S>,
+    metadata: Option<Metadata<S>>,
+    spec: Option<Spec<S>>,
+    status: Option<Status<S>>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Metadata {
-    name: Option<String>,
-    uid: Option<String>,
-    resource_version: Option<String>,
-    creation_timestamp: Option<String>,
-    deletion_timestamp: Option<String>,
-    annotations: Option<BTreeMap<String, String>>,
+#[serde(default, rename_all = "camelCase", bound(deserialize = "S: Deserialize<'de> + Default + Ord"))]
+struct Metadata<S> {
+    name: Option<S>,
+    uid: Option<S>,
+    resource_version: Option<S>,
+    creation_timestamp: Option<S>,
+    deletion_timestamp: Option<S>,
+    annotations: Option<BTreeMap<S, S>>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-struct Spec {
+#[serde(default, bound(deserialize = "S: Deserialize<'de> + Default + Ord"))]
+struct Spec<S> {
     #[serde(rename = "podCIDR")]
-    pod_cidr: Option<String>,
+    pod_cidr: Option<S>,
     #[serde(rename = "podCIDRs")]
-    pod_cidrs: Option<Vec<String>>,
+    pod_cidrs: Option<Vec<S>>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-struct Status {
-    conditions: Option<Vec<RawCondition>>,
+#[serde(default, bound(deserialize = "S: Deserialize<'de> + Default + Ord"))]
+struct Status<S> {
+    conditions: Option<Vec<RawCondition<S>>>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-struct RawCondition {
+#[serde(default, bound(deserialize = "S: Deserialize<'de> + Default + Ord"))]
+struct RawCondition<S> {
     #[serde(rename = "type")]
-    kind: Option<String>,
-    status: Option<String>,
-    reason: Option<String>,
-    message: Option<String>,
+    kind: Option<S>,
+    status: Option<S>,
+    reason: Option<S>,
+    message: Option<S>,
+}
+
+/// Text that is not copied out of what is read, as far as it stands there as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Text<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Borrow;
+
+        impl<'de> Visitor<'de> for Borrow {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(text.into()))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(text.to_owned().into()))
+            }
+        }
+
+        deserializer.deserialize_str(Borrow)
+    }
+}
+
+impl AsRef<str> for Text<'_> {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<Text<'_>> for String {
+    fn from(Text(text): Text<'_>) -> Self {
+        text.into_owned()
+    }
 }
 
 /// Why a manifest describes no node.
@@ -73,50 +116,56 @@ pub enum ManifestError {
     BadName(String),
 }
 
-impl Manifest {
+impl<S: Ord + AsRef<str>> Manifest<S> {
     /// The node's name, if it has one.
     pub(super) fn name(&self) -> Option<&str> {
-        self.metadata.as_ref()?.name.as_deref()
+        self.metadata.as_ref()?.name.as_ref().map(S::as_ref)
     }
 
     /// The version that an API server gave to this state of the object.
     pub(super) fn resource_version(&self) -> Option<&str> {
-        self.metadata.as_ref()?.resource_version.as_deref()
+        self.metadata.as_ref()?.resource_version.as_ref().map(S::as_ref)
     }
 
     /// Keeps what matters.
     ///
     /// # Errors
     /// If this is not a Node, or one without a proper name.
-    pub fn into_record(self, keys: &AnnotationKeys) -> Result<NodeRecord, ManifestError> {
-        if let Some(kind) = self.kind.filter(|kind| kind != "Node") {
-            return Err(ManifestError::NotANode(kind.chars().take(60).collect()));
+    pub fn into_record(self, keys: &AnnotationKeys) -> Result<NodeRecord, ManifestError>
+    where
+        S: Default + Into<String>,
+    {
+        if let Some(kind) = self.kind.filter(|kind| kind.as_ref() != "Node") {
+            return Err(ManifestError::NotANode(kind.as_ref().chars().take(60).collect()));
         }
         let metadata = self.metadata.unwrap_or_default();
         let spec = self.spec.unwrap_or_default();
-        let name = metadata.name.filter(|name| !name.is_empty()).ok_or(ManifestError::NoName)?;
-        if !is_node_name(&name) {
-            return Err(ManifestError::BadName(name.chars().take(60).collect()));
+        let name = metadata.name.filter(|name| !name.as_ref().is_empty()).ok_or(ManifestError::NoName)?;
+        if !is_node_name(name.as_ref()) {
+            return Err(ManifestError::BadName(name.as_ref().chars().take(60).collect()));
         }
-        let mut annotations = metadata.annotations.unwrap_or_default();
-        annotations.retain(|key, _| keys.concerns(key));
+        let annotations = metadata.annotations.unwrap_or_default().into_iter();
+        let annotations = annotations.filter(|(key, _)| keys.concerns(key.as_ref()));
         let conditions = self.status.unwrap_or_default().conditions.unwrap_or_default();
-        let network_unavailable = conditions
-            .into_iter()
-            .find(|condition| condition.kind.as_deref() == Some(Condition::NETWORK_UNAVAILABLE))
-            .map(|condition| Condition {
-                status: condition.status.unwrap_or_default(),
-                reason: condition.reason.unwrap_or_default(),
-                message: condition.message.unwrap_or_default(),
-            });
+        let is_network = |condition: &RawCondition<S>| {
+            condition.kind.as_ref().is_some_and(|kind| kind.as_ref() == Condition::NETWORK_UNAVAILABLE)
+        };
+        let text = |text: Option<S>| text.map(S::into).unwrap_or_default();
+        let network_unavailable = conditions.into_iter().find(is_network).map(|condition| Condition {
+            status: text(condition.status),
+            reason: text(condition.reason),
+            message: text(condition.message),
+        });
         let pod_cidrs = spec.pod_cidrs.filter(|cidrs| !cidrs.is_empty());
+        let pod_cidrs =
+            pod_cidrs.unwrap_or_else(|| spec.pod_cidr.into_iter().filter(|cidr| !cidr.as_ref().is_empty()).collect());
         Ok(NodeRecord {
-            name,
-            uid: metadata.uid,
-            created: metadata.creation_timestamp,
-            deleted: metadata.deletion_timestamp,
-            annotations,
-            pod_cidrs: pod_cidrs.unwrap_or_else(|| spec.pod_cidr.into_iter().filter(|c| !c.is_empty()).collect()),
+            name: name.into(),
+            uid: metadata.uid.map(S::into),
+            created: metadata.creation_timestamp.map(S::into),
+            deleted: metadata.deletion_timestamp.map(S::into),
+            annotations: annotations.map(|(key, value)| (key.into(), value.into())).collect(),
+            pod_cidrs: pod_cidrs.into_iter().map(S::into).collect(),
             network_unavailable,
         })
     }
@@ -173,6 +222,20 @@ mod tests {
                 }),
             }
         );
+    }
+
+    #[test]
+    fn borrowed_and_owned_texts_say_the_same() {
+        let text = r#"{"metadata":{"name":"n1","annotations":{"twill.dev/a":"\"\u00e9\"","twill.dev/b":"c"}},
+            "spec":{"podCIDRs":["10.1.1.0/24"]},"status":{"conditions":[{"type":"NetworkUnavailable","reason":"a\nb"}]}}"#;
+        let borrowed: Manifest<Text<'_>> = serde_json::from_str(text).unwrap();
+        let is_borrowed = |text: &Text<'_>| matches!(text.0, Cow::Borrowed(_));
+        let annotations = borrowed.metadata.as_ref().unwrap().annotations.as_ref().unwrap();
+        let in_place: Vec<bool> = annotations.values().map(is_borrowed).collect();
+        assert_eq!(in_place, [false, true]);
+        assert_eq!(borrowed.into_record(&AnnotationKeys::default()).unwrap(), record(text).unwrap());
+        let error = serde_json::from_str::<Manifest<Text<'_>>>(r#"{"kind":1}"#).unwrap_err().to_string();
+        assert_eq!(error, serde_json::from_str::<Manifest>(r#"{"kind":1}"#).unwrap_err().to_string());
     }
 
     #[test]

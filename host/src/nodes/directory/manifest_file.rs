@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use serde::de::DeserializeOwned;
+use serde::de::{Deserialize, DeserializeOwned};
 use serde::ser::Serialize;
 
 use crate::config::json::Json;
 use crate::nodes::annotations::AnnotationKeys;
-use crate::nodes::manifest::{Manifest, ManifestError};
+use crate::nodes::manifest::{Manifest, ManifestError, Text};
 use crate::nodes::record::NodeRecord;
 
 /// Extensions of manifests. Of several files for one node the first of these counts.
@@ -37,7 +37,7 @@ impl Format {
 
     fn read<T: DeserializeOwned>(self, text: &str) -> Result<T, String> {
         match self {
-            Self::Json => serde_json::from_str(text).map_err(|error| format!("it is not a proper manifest: {error}")),
+            Self::Json => read_json(text),
             Self::Yaml => {
                 let options = serde_saphyr::options! { with_snippet: false };
                 serde_saphyr::from_str_with_options(text, options)
@@ -77,6 +77,10 @@ impl Format {
     }
 }
 
+fn read_json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, String> {
+    serde_json::from_str(text).map_err(|error| format!("it is not a proper manifest: {error}"))
+}
+
 /// Why there is no node in a file. Both read on after the file's name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NoNode {
@@ -107,8 +111,11 @@ pub(super) fn record(node: &str, format: Format, bytes: &[u8], keys: &Annotation
     if text.trim().is_empty() {
         return Err(NoNode::Broken("it is empty".into()));
     }
-    let manifest: Manifest = format.read(text)?;
-    let record = manifest.into_record(keys).map_err(|error| match error {
+    let record = match format {
+        Format::Json => read_json::<Manifest<Text<'_>>>(text)?.into_record(keys),
+        Format::Yaml => format.read::<Manifest>(text)?.into_record(keys),
+    };
+    let record = record.map_err(|error| match error {
         ManifestError::NotANode(_) => NoNode::Stranger(error.to_string()),
         ManifestError::NoName | ManifestError::BadName(_) => NoNode::Broken(error.to_string()),
     })?;

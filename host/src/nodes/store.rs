@@ -160,7 +160,8 @@ impl NodeStore {
         self.lock().problems.clone()
     }
 
-    /// Waits until a node, the problems or `synced` changed since this last returned. For one waiter.
+    /// Waits until a node, the problems or `synced` changed since this last returned. For one waiter. Before all nodes were
+    /// read once there is nothing to be done about any of them, and nobody is woken.
     pub async fn changed(&self) {
         loop {
             let notified = self.changed.notified();
@@ -173,8 +174,11 @@ impl NodeStore {
 
     fn announce(&self, mut state: MutexGuard<'_, State>) {
         state.news = true;
+        let is_synced = state.synced;
         drop(state);
-        self.changed.notify_one();
+        if is_synced {
+            self.changed.notify_one();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -267,6 +271,9 @@ mod tests {
         });
         tokio::task::yield_now().await;
         store.update(&record("a", "1"));
+        tokio::task::yield_now().await;
+        assert!(!waiter.is_finished(), "there may be more nodes");
+        store.set_synced();
         waiter.await.unwrap();
     }
 }

@@ -54,11 +54,11 @@ impl Daemon {
     /// What the peers need, by family.
     fn demands(&self) -> Vec<Demand> {
         let mut demands = BTreeMap::new();
-        for record in self.peers.iter() {
-            for family in record.families.iter().map(|f| f.family) {
+        for (name, families) in self.peers.families() {
+            for family in families.into_iter().map(|f| f.family) {
                 let demand = demands.entry(family).or_insert(Demand { family, peers: 0, on_link: 0 });
                 demand.peers += 1;
-                demand.on_link += u64::from(self.peering.is_on_link(&record.name, family));
+                demand.on_link += u64::from(self.peering.is_on_link(name, family));
             }
         }
         demands.into_values().collect()

@@ -297,7 +297,7 @@ impl Daemon {
                     Ok(patch) => self.note_written(patch),
                     Err(error) => self.complain("publishing", error),
                 },
-                () = self.store.changed() => {}
+                () = self.store.changed(), if self.due.nodes.is_none() => self.due.note_nodes(Instant::now()),
                 arrived = self.swap.progress() => self.take_swap(arrived).await,
                 complaints = self.firewall.progress() => {
                     complaints.into_iter().for_each(|complaint| self.complain("firewall", complaint));
@@ -348,7 +348,9 @@ impl Daemon {
     async fn step(&mut self) {
         let now = Instant::now();
         let due = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
-        self.take_nodes();
+        if self.due.take_nodes(now) {
+            self.take_nodes();
+        }
         if due(&mut self.due.settle) {
             // Without a node that nobody could read, a subnet that is in no node's record belongs to nobody.
             self.seen_all_nodes = self.store.hidden().is_empty();

@@ -3,10 +3,10 @@
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata, OpenOptions};
 use std::hash::BuildHasher;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -27,10 +27,10 @@ pub(super) struct Signature {
 }
 
 /// The manifests of one node; more than one is a mistake.
-pub(super) type Files = Vec<(PathBuf, Option<Signature>)>;
+pub(super) type Paths = Vec<PathBuf>;
 
-/// The manifests of each node.
-pub(super) type Listed = BTreeMap<String, Files>;
+/// The manifests of one node, and how each of them was.
+pub(super) type Files = Vec<(PathBuf, Option<Signature>)>;
 
 /// Which manifests each node had when they were last read, and how they were: a fingerprint of both.
 #[derive(Debug, Default)]
@@ -79,7 +79,7 @@ pub(super) struct Sight {
 }
 
 /// Which nodes to look at.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Scope {
     /// All.
     All,
@@ -98,102 +98,121 @@ fn identity_of(metadata: &Metadata) -> Identity {
     (metadata.dev(), metadata.ino(), metadata.created().ok())
 }
 
+impl Signature {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            identity: identity_of(metadata),
+            size: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
 pub(super) fn signature(file: &Path) -> Option<Signature> {
-    let metadata = fs::metadata(file).ok()?;
-    Some(Signature {
-        identity: identity_of(&metadata),
-        size: metadata.len(),
-        modified: (metadata.mtime(), metadata.mtime_nsec()),
-        changed: (metadata.ctime(), metadata.ctime_nsec()),
-    })
+    fs::metadata(file).ok().map(|metadata| Signature::of(&metadata))
+}
+
+fn signed(paths: Paths) -> Files {
+    let sign = |path: PathBuf| {
+        let signature = signature(&path);
+        (path, signature)
+    };
+    paths.into_iter().map(sign).collect()
 }
 
 /// All manifests there are, by node.
-pub(super) fn list(folder: &Path) -> io::Result<Listed> {
-    let mut seen = Listed::new();
+fn list(folder: &Path) -> io::Result<BTreeMap<String, Paths>> {
+    let mut found = BTreeMap::<String, Paths>::new();
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name();
         if let Some(node) = name.to_str().and_then(manifest_file::node_of) {
-            let path = folder.join(&name);
-            let signature = signature(&path);
-            seen.entry(node.to_owned()).or_default().push((path, signature));
+            found.entry(node.to_owned()).or_default().push(folder.join(&name));
         }
     }
-    seen.values_mut().for_each(|files| files.sort_by(|(a, _), (b, _)| a.cmp(b)));
-    Ok(seen)
+    found.values_mut().for_each(|paths| paths.sort());
+    Ok(found)
+}
+
+/// The same, and how each of them is.
+pub(super) fn signed_list(folder: &Path) -> io::Result<BTreeMap<String, Files>> {
+    Ok(list(folder)?.into_iter().map(|(node, paths)| (node, signed(paths))).collect())
 }
 
 /// The manifests of one node.
-pub(super) fn files_of(folder: &Path, node: &str) -> Files {
-    EXTENSIONS
-        .iter()
-        .map(|extension| folder.join(format!("{node}.{extension}")))
-        .filter(|path| path.symlink_metadata().is_ok())
-        .map(|path| {
-            let signature = signature(&path);
-            (path, signature)
-        })
-        .collect()
+pub(super) fn paths_of(folder: &Path, node: &str) -> Paths {
+    let paths = EXTENSIONS.iter().map(|extension| folder.join(format!("{node}.{extension}")));
+    paths.filter(|path| path.symlink_metadata().is_ok()).collect()
 }
 
 /// The nodes in `scope`, with their files. `seen` tells what changed and what is gone.
-pub(super) fn to_look_at(folder: &Path, scope: Scope, seen: &Seen) -> io::Result<Listed> {
+pub(super) fn to_look_at(folder: &Path, scope: Scope, seen: &Seen) -> io::Result<BTreeMap<String, Paths>> {
     let mut now = match &scope {
-        Scope::Only(nodes) => return Ok(nodes.iter().map(|node| (node.clone(), files_of(folder, node))).collect()),
+        Scope::Only(nodes) => return Ok(nodes.iter().map(|node| (node.clone(), paths_of(folder, node))).collect()),
         Scope::All | Scope::Changed => list(folder)?,
     };
     let gone: Vec<&str> = seen.nodes.keys().map(|node| &**node).filter(|node| !now.contains_key(*node)).collect();
-    if matches!(scope, Scope::Changed) {
-        now.retain(|node, files| !seen.is_as_before(node, files));
+    if scope == Scope::Changed {
+        now.retain(|node, paths| !seen.is_as_before(node, &signed(paths.clone())));
     }
-    now.extend(gone.into_iter().map(|node| (node.to_owned(), Files::new())));
+    now.extend(gone.into_iter().map(|node| (node.to_owned(), Paths::new())));
     Ok(now)
 }
 
-/// Reads one node's files.
-pub(super) fn read(node: String, files: Files, keys: &AnnotationKeys) -> Sight {
-    let found = find(&node, &files, keys);
-    Sight { node, files: Some(files).filter(|files| !files.is_empty()), found }
+/// Reads one node's files, the first of them into `buffer`.
+pub(super) fn read(node: String, paths: Paths, keys: &AnnotationKeys, buffer: &mut Vec<u8>) -> Sight {
+    let mut paths = paths.into_iter();
+    let Some(path) = paths.next() else { return Sight { node, files: None, found: Found::Nothing } };
+    let others = signed(paths.collect());
+    let (signature, found) = match read_file(&path, buffer) {
+        Ok(signature) => {
+            (Some(signature), found(&path, &others, manifest_file::record(&node, Format::of(&path), buffer, keys)))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() => {
+            (None, Found::Nothing)
+        }
+        Err(error) => {
+            let broken = NoNode::Broken(format!("it cannot be read: {error}"));
+            (signature(&path), found(&path, &others, Err(broken)))
+        }
+    };
+    let files = std::iter::once((path, signature)).chain(others).collect();
+    Sight { node, files: Some(files), found }
 }
 
-fn find(node: &str, files: &Files, keys: &AnnotationKeys) -> Found {
-    let [(path, _), others @ ..] = files.as_slice() else { return Found::Nothing };
-    let record = match bytes_of(path) {
-        Ok(bytes) => manifest_file::record(node, Format::of(path), &bytes, keys),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() => {
-            return Found::Nothing;
-        }
-        Err(error) => Err(NoNode::Broken(format!("it cannot be read: {error}"))),
-    };
-    match (record, others) {
+fn found(path: &Path, others: &Files, record: Result<NodeRecord, NoNode>) -> Found {
+    match (record, others.first()) {
         (Err(NoNode::Stranger(problem)), _) => Found::Stranger(format!("{}: {problem}", path.display())),
         (Err(NoNode::Broken(problem)), _) => {
             Found::Broken(format!("{}: {problem}; the last good state of the node stays", path.display()))
         }
-        (Ok(record), []) => Found::Node(Box::new(record)),
-        (Ok(record), [(other, _), ..]) => {
+        (Ok(record), None) => Found::Node(Box::new(record)),
+        (Ok(record), Some((other, _))) => {
             let problem = format!(
-                "{} and {} are both for node {node}: the first is used, remove one of them",
+                "{} and {} are both for node {}: the first is used, remove one of them",
                 path.display(),
-                other.display()
+                other.display(),
+                record.name
             );
             Found::Doubtful(Box::new(record), problem)
         }
     }
 }
 
-/// The content of a regular file of bearable size.
-pub(super) fn bytes_of(path: &Path) -> io::Result<Vec<u8>> {
-    let metadata = fs::metadata(path)?;
+/// Reads a regular file of bearable size into `buffer`, in place of what that held; tells how the file was before.
+pub(super) fn read_file(path: &Path, buffer: &mut Vec<u8>) -> io::Result<Signature> {
+    buffer.clear();
+    // Opening a pipe would wait for who writes into it.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
     }
     // With room for all of it, and for finding that there is no more, it is read in one go.
-    let room = usize::try_from(metadata.len().min(LARGEST_FILE)).unwrap_or(0) + 64;
-    let mut bytes = Vec::with_capacity(room);
-    File::open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST_FILE {
+    buffer.reserve(usize::try_from(metadata.len().min(LARGEST_FILE)).unwrap_or(0) + 64);
+    file.take(LARGEST_FILE + 1).read_to_end(buffer)?;
+    if buffer.len() as u64 > LARGEST_FILE {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {LARGEST_FILE} bytes")));
     }
-    Ok(bytes)
+    Ok(Signature::of(&metadata))
 }

@@ -3,33 +3,37 @@
 //! The folder is followed by inotify; a slow look at the files' times finds what inotify cannot know (other machines on a
 //! network file system, another folder mounted on top). What is broken or out of reach changes nothing: the last good
 //! state of a node stays until its file is good again or gone, and if the whole folder goes, every node stays.
+//!
+//! A thread of its own does all that. A file system that hangs holds up nobody else, and a heartbeat, which ends where the
+//! store sees nothing new in it, wakes nobody else.
 
+mod burst;
 mod folder;
 mod manifest_file;
 mod own_file;
 
-use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::future::pending;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchMask};
+use tokio::runtime;
+use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 
+use self::burst::{Burst, Event, Look};
 use self::folder::{Found, Identity, Scope, Seen, Sight};
 pub use self::own_file::WriteError;
 use super::annotations::AnnotationKeys;
 use super::patch::OwnPatch;
 use super::store::NodeStore;
 
-/// After an event, others of the same burst are awaited this long, ...
-const QUIET: Duration = Duration::from_millis(5);
-/// ... but not longer than this altogether.
-const LONGEST_BURST: Duration = Duration::from_millis(100);
 /// How often the files' times are compared. The price is one `stat` a file.
 const RESCAN: Duration = Duration::from_secs(30);
 /// Manifests that are read before what is in them is taken in.
@@ -71,6 +75,14 @@ pub enum DirectoryError {
         /// What the system says.
         error: io::Error,
     },
+    /// There is no thread to read it in.
+    #[error("cannot start a thread that reads the folder of Node manifests {path}: {error}; check the limits on processes and descriptors", path = path.display())]
+    Thread {
+        /// Which folder.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
 }
 
 /// The folder is not where it was.
@@ -103,25 +115,50 @@ impl Directory {
         &self.path
     }
 
-    /// Keeps `store` up to date for ever. Trouble after the first complete read is reported there and waited out.
+    /// Keeps `store` up to date for ever, in a thread that ends with the returned future. Trouble after the first complete
+    /// read is reported there and waited out.
     ///
     /// # Errors
     /// If the folder cannot be read or watched at the start.
     pub async fn run(&self, store: Arc<NodeStore>) -> Result<Infallible, DirectoryError> {
+        let (mut ending, ended) = oneshot::channel();
+        let this = self.clone();
+        let work = move || {
+            let error = match runtime::Builder::new_current_thread().enable_io().enable_time().build() {
+                Ok(runtime) => runtime.block_on(async {
+                    tokio::select! {
+                        () = ending.closed() => None,
+                        ended = this.keep(&store) => ended.err(),
+                    }
+                }),
+                Err(error) => Some(this.no_thread(error)),
+            };
+            drop(error.map(|error| ending.send(error)));
+        };
+        thread::Builder::new().name("nodes".into()).spawn(work).map_err(|error| self.no_thread(error))?;
+        Err(ended.await.unwrap_or_else(|_| self.no_thread(io::Error::other("it ended"))))
+    }
+
+    fn no_thread(&self, error: io::Error) -> DirectoryError {
+        DirectoryError::Thread { path: self.path.clone(), error }
+    }
+
+    /// Does what [`run`](Self::run) promises.
+    async fn keep(&self, store: &NodeStore) -> Result<Infallible, DirectoryError> {
         let mut seen = Seen::default();
-        let mut watched = self.watch().await?;
-        let first = self.look(Scope::All, watched.identity, &mut seen, &store).await;
+        let mut watched = self.watch()?;
+        let first = self.look(Look { scope: Scope::All, is_early: false }, watched.identity, &mut seen, store);
         first.map_err(|Lost(reason)| DirectoryError::Lost { path: self.path.clone(), reason })?;
         store.set_synced();
         loop {
-            let Lost(reason) = self.follow(&mut watched, &mut seen, &store).await;
+            let Lost(reason) = self.follow(&mut watched, &mut seen, store).await;
             let problem = format!(
                 "the folder of Node manifests {} {reason}; all nodes stay as they are until it is back",
                 self.path.display()
             );
             tracing::warn!("{problem}");
             store.set_problem(&self.place(), Some(problem));
-            watched = self.wait_for_return(&mut seen, &store).await;
+            watched = self.wait_for_return(&mut seen, store).await;
             store.set_problem(&self.place(), None);
             tracing::info!("the folder of Node manifests {} is back", self.path.display());
         }
@@ -140,100 +177,93 @@ impl Directory {
     }
 
     /// Follows the folder until it is lost.
-    async fn follow(&self, watched: &mut Watched, seen: &mut Seen, store: &Arc<NodeStore>) -> Lost {
+    async fn follow(&self, watched: &mut Watched, seen: &mut Seen, store: &NodeStore) -> Lost {
         let mut rescan = interval_at(Instant::now() + RESCAN, RESCAN);
         rescan.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut burst = Burst::default();
         loop {
-            let scope = tokio::select! {
-                event = watched.events.next() => self.gather(event, &mut watched.events).await,
-                _ = rescan.tick() => Ok(Scope::Changed),
-            };
-            let scope = match scope {
-                Ok(Scope::Only(nodes)) if nodes.is_empty() => continue,
-                Ok(scope) => scope,
-                Err(lost) => return lost,
-            };
-            if let Err(lost) = self.look(scope, watched.identity, seen, store).await {
-                return lost;
+            if let Some(look) = burst.take(Instant::now()) {
+                match self.look(look, watched.identity, seen, store) {
+                    Ok(doubtful) => {
+                        doubtful.into_iter().for_each(|node| burst.note(Event::Uncertain(node), Instant::now()));
+                    }
+                    Err(lost) => return lost,
+                }
+            }
+            let due = burst.due();
+            tokio::select! {
+                event = watched.events.next() => {
+                    let mut next = Some(event);
+                    while let Some(event) = next {
+                        match self.read_event(event) {
+                            Ok(event) => event.into_iter().for_each(|event| burst.note(event, Instant::now())),
+                            Err(lost) => return lost,
+                        }
+                        next = watched.events.next().now_or_never();
+                    }
+                }
+                () = async { match due { Some(due) => sleep_until(due).await, None => pending().await } } => {}
+                _ = rescan.tick() => burst.note(Event::Changed, Instant::now()),
             }
         }
     }
 
-    /// What one burst of events, beginning with `first`, asks to look at.
-    async fn gather(&self, first: Option<io::Result<EventOwned>>, events: &mut Events) -> Result<Scope, Lost> {
-        let end = Instant::now() + LONGEST_BURST;
-        let mut nodes = BTreeSet::new();
-        let mut wider = None;
-        let mut next = first;
-        loop {
-            let event = match next {
-                Some(Ok(event)) => event,
-                Some(Err(error)) => return Err(Lost(format!("cannot be watched: {error}"))),
-                None => return Err(Lost("is not watched any more".into())),
-            };
-            if event.mask.contains(EventMask::Q_OVERFLOW) {
-                wider = Some(Scope::All);
-            } else if event.mask.intersects(GONE) {
-                return Err(Lost("was removed, moved or unmounted".into()));
-            } else if let Some(name) = event.name.as_ref().and_then(|name| name.to_str()) {
-                match manifest_file::node_of(name) {
-                    Some(node) if self.is_complete(event.mask, name) => {
-                        nodes.insert(node.to_owned());
-                    }
-                    // Kubernetes swaps the files of a mounted ConfigMap by a link called `..data`.
-                    None if name.starts_with("..") => wider = wider.or(Some(Scope::Changed)),
-                    _ => {}
-                }
-            }
-            let quiet = Instant::now() + QUIET;
-            match timeout_at(quiet.min(end), events.next()).await {
-                Ok(event) => next = event,
-                Err(_) => return Ok(wider.unwrap_or(Scope::Only(nodes))),
-            }
+    /// What an event says; most say nothing.
+    fn read_event(&self, event: Option<io::Result<EventOwned>>) -> Result<Option<Event>, Lost> {
+        let event = match event {
+            Some(Ok(event)) => event,
+            Some(Err(error)) => return Err(Lost(format!("cannot be watched: {error}"))),
+            None => return Err(Lost("is not watched any more".into())),
+        };
+        if event.mask.contains(EventMask::Q_OVERFLOW) {
+            return Ok(Some(Event::Lost));
         }
+        if event.mask.intersects(GONE) {
+            return Err(Lost("was removed, moved or unmounted".into()));
+        }
+        let Some(name) = event.name.as_ref().and_then(|name| name.to_str()) else { return Ok(None) };
+        let Some(node) = manifest_file::node_of(name) else {
+            // Kubernetes swaps the files of a mounted ConfigMap by a link called `..data`.
+            return Ok(name.starts_with("..").then_some(Event::Changed));
+        };
+        let node = node.to_owned();
+        Ok(if event.mask.contains(EventMask::CREATE) {
+            self.is_complete(name).then_some(Event::Whole(node))
+        } else if event.mask.intersects(EventMask::CLOSE_WRITE | EventMask::MOVED_TO) {
+            Some(Event::Whole(node))
+        } else {
+            Some(Event::Uncertain(node))
+        })
     }
 
     /// A file that was just created is still being written; the end of that is another event. Only names given to
     /// something that exists already are complete at once.
-    fn is_complete(&self, mask: EventMask, name: &str) -> bool {
+    fn is_complete(&self, name: &str) -> bool {
         use std::os::unix::fs::MetadataExt;
-        !mask.contains(EventMask::CREATE)
-            || self.path.join(name).symlink_metadata().is_ok_and(|file| file.is_symlink() || file.nlink() > 1)
-    }
-
-    /// Looks, and changes nothing if the folder is not the watched one any more.
-    async fn look(
-        &self,
-        scope: Scope,
-        identity: Identity,
-        seen: &mut Seen,
-        store: &Arc<NodeStore>,
-    ) -> Result<(), Lost> {
-        let (mut known, store) = (std::mem::take(seen), Arc::clone(store));
-        let looked = self.blocking(move |this| {
-            let result = this.look_now(scope, identity, &mut known, &store);
-            Ok((known, result))
-        });
-        let (known, result) = looked.await.map_err(|error| Lost(format!("cannot be read: {error}")))?;
-        *seen = known;
-        result
+        self.path.join(name).symlink_metadata().is_ok_and(|file| file.is_symlink() || file.nlink() > 1)
     }
 
     /// Reads some nodes, makes sure that the folder is the watched one still, takes them in, and goes on: a large folder is
-    /// never in memory at once.
-    fn look_now(&self, scope: Scope, identity: Identity, seen: &mut Seen, store: &NodeStore) -> Result<(), Lost> {
+    /// never in memory at once. If it is another folder, nothing changes. Returns nodes that an early look found gone or
+    /// broken, which it does not believe.
+    fn look(&self, look: Look, identity: Identity, seen: &mut Seen, store: &NodeStore) -> Result<Vec<String>, Lost> {
         let unreadable = |error| Lost(format!("cannot be read: {error}"));
-        let mut nodes = folder::to_look_at(&self.path, scope, seen).map_err(unreadable)?.into_iter();
+        let (mut buffer, mut doubtful) = (Vec::new(), Vec::new());
+        let mut nodes = folder::to_look_at(&self.path, look.scope, seen).map_err(unreadable)?.into_iter();
         loop {
-            let sights: Vec<Sight> =
-                nodes.by_ref().take(AT_ONCE).map(|(node, files)| folder::read(node, files, &self.keys)).collect();
+            let read = |(node, paths)| folder::read(node, paths, &self.keys, &mut buffer);
+            let sights: Vec<Sight> = nodes.by_ref().take(AT_ONCE).map(read).collect();
             if folder::identity(&self.path).map_err(unreadable)? != identity {
                 return Err(Lost("was replaced by another".into()));
             }
             if sights.is_empty() {
-                return Ok(());
+                return Ok(doubtful);
             }
             for Sight { node, files, found } in sights {
+                if look.is_early && matches!(found, Found::Broken(_) | Found::Nothing) {
+                    doubtful.push(node);
+                    continue;
+                }
                 self.take(&node, found, store);
                 match files {
                     None => seen.remove(&node),
@@ -265,26 +295,28 @@ impl Directory {
 
     /// Waits until the folder is there again, holds manifests, and is at rest: an empty mount point, or a folder that is
     /// just being filled, is not believed.
-    async fn wait_for_return(&self, seen: &mut Seen, store: &Arc<NodeStore>) -> Watched {
+    async fn wait_for_return(&self, seen: &mut Seen, store: &NodeStore) -> Watched {
         let mut last = None;
         loop {
             sleep(RETRY).await;
-            let now = self.blocking(|this| Ok((folder::identity(&this.path)?, folder::list(&this.path)?))).await.ok();
+            let glance = || Ok::<_, io::Error>((folder::identity(&self.path)?, folder::signed_list(&self.path)?));
+            let now = glance().ok();
             let settled = now.as_ref().is_some_and(|(_, files)| !files.is_empty()) && now == last;
             last = now;
+            let all = Look { scope: Scope::All, is_early: false };
             if settled
-                && let Ok(watched) = self.watch().await
-                && self.look(Scope::All, watched.identity, seen, store).await.is_ok()
+                && let Ok(watched) = self.watch()
+                && self.look(all, watched.identity, seen, store).is_ok()
             {
                 return watched;
             }
         }
     }
 
-    async fn watch(&self) -> Result<Watched, DirectoryError> {
+    fn watch(&self) -> Result<Watched, DirectoryError> {
         let folder = |error| DirectoryError::Folder { path: self.path.clone(), error };
         let watch = |error| DirectoryError::Watch { path: self.path.clone(), error };
-        let identity = self.blocking(|this| folder::identity(&this.path)).await.map_err(folder)?;
+        let identity = folder::identity(&self.path).map_err(folder)?;
         let inotify = Inotify::init().map_err(watch)?;
         let mask = WatchMask::CLOSE_WRITE
             | WatchMask::CREATE
@@ -298,15 +330,6 @@ impl Directory {
         inotify.watches().add(&self.path, mask).map_err(watch)?;
         let events = inotify.into_event_stream(vec![0; EVENT_BUFFER]).map_err(watch)?;
         Ok(Watched { identity, events })
-    }
-
-    /// Runs something that may hang with the file system where it holds up nobody.
-    async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
-    ) -> io::Result<T> {
-        let this = self.clone();
-        spawn_blocking(move || work(&this)).await.map_err(io::Error::other)?
     }
 
     fn place(&self) -> String {

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::folder::{bytes_of, files_of, signature};
+use super::folder::{paths_of, read_file, signature};
 use super::manifest_file::{self, Format};
 use crate::nodes::annotations::AnnotationKeys;
 use crate::nodes::atomic_file::{self, Attributes};
@@ -59,14 +59,14 @@ pub(super) fn write(
     now: SystemTime,
 ) -> Result<bool, WriteError> {
     let no_file = || WriteError::NoFile { node: node.to_owned(), folder: folder.to_owned() };
-    let (link, _) = files_of(folder, node).into_iter().next().ok_or_else(no_file)?;
+    let link = paths_of(folder, node).into_iter().next().ok_or_else(no_file)?;
     let system = |error| WriteError::System { file: link.clone(), error };
     let broken = |problem| WriteError::Broken { file: link.clone(), problem };
     let file = fs::canonicalize(&link).map_err(system)?;
+    let mut bytes = Vec::new();
     for _ in 0..ATTEMPTS {
-        let before = signature(&file);
         let metadata = fs::metadata(&file).map_err(system)?;
-        let bytes = bytes_of(&file).map_err(system)?;
+        let before = read_file(&file, &mut bytes).map_err(system)?;
         let format = Format::of(&link);
         manifest_file::record(node, format, &bytes, keys).map_err(|none| broken(none.into_text()))?;
         let text = String::from_utf8_lossy(&bytes);
@@ -79,7 +79,7 @@ pub(super) fn write(
         let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let attributes =
             Attributes { mode: metadata.permissions().mode() & 0o7777, owner: (user != own).then_some(user) };
-        if signature(&file) == before {
+        if signature(&file) == Some(before) {
             atomic_file::replace(&file, text.as_bytes(), attributes).map_err(system)?;
             return Ok(true);
         }

@@ -22,7 +22,7 @@ const _: () = assert!(PATIENCE.as_secs() < RESCAN.as_secs());
 struct Fixture {
     top: TempDir,
     store: Arc<NodeStore>,
-    task: Option<JoinHandle<DirectoryError>>,
+    task: Option<JoinHandle<Result<Infallible, DirectoryError>>>,
 }
 
 impl Drop for Fixture {
@@ -43,12 +43,18 @@ impl Fixture {
     /// With the source running and its first read done.
     async fn start(mut self) -> Self {
         let (directory, store) = (self.directory(), self.store.clone());
-        self.task = Some(tokio::spawn(async move {
-            match directory.run(store).await {
-                Ok(never) => match never {},
-                Err(error) => error,
-            }
-        }));
+        self.task = Some(tokio::spawn(async move { directory.run(store).await }));
+        self.synced().await
+    }
+
+    /// The same in the test's own thread, so that nothing is read while the test does not wait.
+    async fn start_here(mut self) -> Self {
+        let (directory, store) = (self.directory(), self.store.clone());
+        self.task = Some(tokio::spawn(async move { directory.keep(&store).await }));
+        self.synced().await
+    }
+
+    async fn synced(self) -> Self {
         let synced = async {
             while !self.store.is_synced() {
                 self.store.changed().await;

@@ -197,17 +197,69 @@ async fn another_folder_in_its_place_takes_nobody_either() {
     let fixture = Fixture::new();
     fixture.write("n1.json", &json("n1", "10.1.1.0/24"));
     let (directory, mut seen) = (fixture.directory(), Seen::default());
-    let watched = directory.watch().await.unwrap();
-    directory.look(Scope::All, watched.identity, &mut seen, &fixture.store).await.ok().unwrap();
+    let watched = directory.watch().unwrap();
+    let mut look = |scope| directory.look(Look { scope, is_early: false }, watched.identity, &mut seen, &fixture.store);
+    look(Scope::All).ok().unwrap();
     fs::rename(fixture.folder(), fixture.top.path().join("away")).unwrap();
     fs::create_dir(fixture.folder()).unwrap();
     for scope in [Scope::All, Scope::Changed, Scope::Only(["n1".to_owned()].into())] {
-        let Err(Lost(reason)) = directory.look(scope, watched.identity, &mut seen, &fixture.store).await else {
-            panic!("the other folder was believed");
-        };
+        let Err(Lost(reason)) = look(scope) else { panic!("the other folder was believed") };
         assert_eq!(reason, "was replaced by another");
     }
     assert_eq!(fixture.nodes().len(), 1);
+}
+
+#[tokio::test]
+async fn an_early_look_believes_nothing_bad() {
+    let fixture = Fixture::new();
+    for node in ["n1", "n2", "n3"] {
+        fixture.write(&format!("{node}.json"), &json(node, "10.1.1.0/24"));
+    }
+    let (directory, mut seen) = (fixture.directory(), Seen::default());
+    let watched = directory.watch().unwrap();
+    let mut look =
+        |scope, is_early| directory.look(Look { scope, is_early }, watched.identity, &mut seen, &fixture.store);
+    assert!(look(Scope::All, false).is_ok_and(|doubtful| doubtful.is_empty()));
+    fs::remove_file(fixture.file("n1.json")).unwrap();
+    fixture.write("n2.json", "");
+    fixture.write("n3.json", &json("n3", "10.1.3.0/24"));
+    let all = || Scope::Only(["n1", "n2", "n3"].map(str::to_owned).into());
+    assert!(look(all(), true).is_ok_and(|doubtful| doubtful == ["n1", "n2"]));
+    assert_eq!(fixture.nodes().len(), 3);
+    assert!(fixture.store.problems().is_empty());
+    assert_eq!(fixture.nodes()[2].1, "10.1.3.0/24");
+    assert!(look(all(), false).is_ok_and(|doubtful| doubtful.is_empty()));
+    assert_eq!(fixture.nodes().len(), 2);
+    assert!(fixture.problem("n2").is_some());
+}
+
+#[tokio::test]
+async fn what_is_replaced_in_parts_is_never_gone_and_never_broken() {
+    let fixture = Fixture::new();
+    fixture.write("n1.json", &json("n1", "0"));
+    let fixture = fixture.start_here().await;
+    let news = async {
+        loop {
+            fixture.store.changed().await;
+            assert_eq!((fixture.nodes().len(), fixture.store.problems().len()), (1, 0));
+        }
+    };
+    let replace = async {
+        for round in 1..=20 {
+            // As editors do it, and as a script with two redirections does.
+            fs::rename(fixture.file("n1.json"), fixture.file("n1.json~")).unwrap();
+            tokio::task::yield_now().await;
+            let text = json("n1", &round.to_string());
+            fixture.write("n1.json", &text[..text.len() / 2]);
+            tokio::task::yield_now().await;
+            fixture.write("n1.json", &text);
+            fixture.until_nodes(&[("n1", &round.to_string())]).await;
+        }
+    };
+    tokio::select! {
+        () = news => {}
+        () = replace => {}
+    }
 }
 
 #[tokio::test]
@@ -216,7 +268,7 @@ async fn a_burst_larger_than_any_queue() {
     for n in 0..50 {
         fixture.write(&format!("n{n}.json"), &json(&format!("n{n}"), "0"));
     }
-    let fixture = fixture.start().await;
+    let fixture = fixture.start_here().await;
     let queue: usize =
         fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap_or(16_384);
     // Nothing is read meanwhile: this thread is the only one. Two files take turns, so that no event merges with the one
@@ -238,7 +290,9 @@ fn a_look_at_what_changed_reads_nothing_else() {
     let write = |name: &str, cidr: &str| fs::write(folder.join(format!("{name}.json")), json(name, cidr)).unwrap();
     let look = |scope, seen: &mut Seen| {
         let nodes = folder::to_look_at(folder, scope, seen).unwrap();
-        let sights: Vec<Sight> = nodes.into_iter().map(|(node, files)| folder::read(node, files, &keys)).collect();
+        let mut buffer = Vec::new();
+        let read = |(node, paths)| folder::read(node, paths, &keys, &mut buffer);
+        let sights: Vec<Sight> = nodes.into_iter().map(read).collect();
         let names: Vec<_> = sights.iter().map(|sight| sight.node.clone()).collect();
         for Sight { node, files, .. } in sights {
             match files {

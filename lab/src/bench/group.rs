@@ -6,10 +6,11 @@ use std::time::Duration;
 use clap::ValueEnum;
 use twill_lab::{LabSpec, Result};
 
+use super::idle::Rules;
 use super::report::Report;
 use super::sample::Figure;
 use super::{
-    Budget, FEW, Options, change, component, crowd, guest, handover, heartbeat, in_a_thread, start, system, write,
+    Budget, FEW, Options, change, component, crowd, guest, handover, heartbeat, idle, in_a_thread, start, system, write,
 };
 
 /// Figures that are taken together.
@@ -92,10 +93,14 @@ impl Group {
                     change::measure(spec.clone(), peers, *manifest_kib, options.changes)
                 })
             }
-            Group::Heartbeat => course.each(sizes, "Heartbeats, and nothing", |peers| {
-                let idle = options.is_idle_with(peers).then_some(Duration::from_secs(options.idle));
-                heartbeat::measure(spec.clone(), peers, *manifest_kib, idle)
-            }),
+            Group::Heartbeat => {
+                course.each(sizes, "Heartbeats", |peers| heartbeat::measure(spec.clone(), peers, *manifest_kib))?;
+                let (peers, time) = (options.idle_size(), Duration::from_secs(options.idle));
+                Rules::ALL.into_iter().try_for_each(|rules| {
+                    let part = format!("Nothing at all, {} peers, rules by {}", peers, rules.name());
+                    course.take(&part, || idle::measure(spec.clone(), peers, *manifest_kib, time, rules))
+                })
+            }
             Group::Guest => {
                 let (Some(program), Some(component)) = (&options.plan_natively, &options.component) else {
                     eprintln!(

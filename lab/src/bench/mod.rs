@@ -18,6 +18,7 @@ mod group;
 mod guest;
 mod handover;
 mod heartbeat;
+mod idle;
 mod machine;
 mod mesh;
 mod message;
@@ -137,9 +138,10 @@ impl Options {
         Options { peers, repetitions: 10, changes: 100, idle: 65, limit, ..self.clone() }
     }
 
-    /// Whether nothing at all is looked at for so many peers: of "all" with one size, since it takes a while.
-    fn is_idle_with(&self, peers: u32) -> bool {
-        !self.all || peers == MANY
+    /// With how many peers nothing at all is looked at, which takes a while: one size is enough.
+    fn idle_size(&self) -> u32 {
+        let most = || self.peers.iter().copied().max().unwrap_or(MANY);
+        if self.peers.contains(&MANY) { MANY } else { most() }
     }
 
     /// For how many peers the backend changes: of "all" with one size, since each takes a while.

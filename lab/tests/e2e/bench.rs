@@ -41,10 +41,13 @@ fn it_measures_and_makes_a_page_of_it() {
     let arguments: Vec<&str> = asked.split(' ').chain(["--json", &json]).collect();
     let (well, said) = cli.run(&arguments);
     assert!(well && said.contains(&format!("$ cargo xtask {asked}\n")), "{said}");
-    for line in ["packed writer", "a heartbeat: CPU", "the daemon: resident", "idle: process starts"] {
+    for line in
+        ["packed writer", "a heartbeat: CPU", "the daemon: resident", "process starts, 1 for any, in 1 s, nftables"]
+    {
         assert!(said.contains(line), "no {line:?} in\n{said}");
     }
     let report = Report::read(&file);
+    assert_eq!(report.values("process starts, 1 for any, in 1 s, nftables"), [0.0]);
     assert_eq!(report.values("restart: netlink messages"), [0.0, 0.0]);
     assert_eq!(report.values("Twill: netlink messages"), [60.0, 60.0]);
     assert_eq!(report.values("a change: netlink messages"), [3.0]);

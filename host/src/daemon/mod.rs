@@ -27,7 +27,7 @@ pub mod status;
 mod swap;
 mod telling;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::future::pending;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -216,7 +216,6 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         complaints: 0,
         kernel_problem: None,
         pulse,
-        problems: BTreeMap::new(),
         starting: true,
         timings: Timings {
             nodes_known,
@@ -260,8 +259,6 @@ struct Daemon {
     /// Why the kernel could not be read or written the last time.
     kernel_problem: Option<String>,
     pulse: Arc<Pulse>,
-    /// What was wrong with the nodes when they were last looked at, by place.
-    problems: BTreeMap<String, String>,
     /// Still within the start, where a mistake of the operator's ends the daemon.
     starting: bool,
     timings: Timings,
@@ -462,7 +459,7 @@ impl Daemon {
 
     /// Not everything is known yet that could want what is in the kernel.
     fn is_blind(&self) -> bool {
-        !self.seen_all_nodes || self.attached.iter().any(|a| a.plan.is_none())
+        !(self.seen_all_nodes && self.peering.settled) || self.attached.iter().any(|a| a.plan.is_none())
     }
 
     /// Tells the operator, in the log and in the status.

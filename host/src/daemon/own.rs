@@ -171,13 +171,9 @@ impl Daemon {
         if !self.store.is_synced() {
             return;
         }
-        let problems = self.store.problems();
-        for (place, problem) in &problems {
-            if self.problems.get(place) != Some(problem) {
-                self.complain("nodes", problem.clone());
-            }
+        for problem in self.store.take_problems() {
+            self.complain("nodes", problem);
         }
-        self.problems = problems;
         let mut changes = self.store.take_changes();
         if !changes.is_empty() && !self.seen_all_nodes {
             self.due.settle = Some(Instant::now() + super::NODES_SETTLE);

@@ -31,6 +31,8 @@ struct State {
     /// The node that this is, whose state stays.
     own: Option<(String, Option<Packed<NodeRecord>>)>,
     problems: BTreeMap<String, String>,
+    /// The places of those that nobody took yet.
+    untold: BTreeSet<String>,
     /// Nodes that there are and that could never be read.
     hidden: BTreeSet<String>,
     synced: bool,
@@ -147,10 +149,13 @@ impl NodeStore {
         if known == problem.as_ref() {
             return;
         }
-        match problem {
-            Some(problem) => state.problems.insert(place.to_owned(), problem),
-            None => state.problems.remove(place),
-        };
+        if let Some(problem) = problem {
+            state.problems.insert(place.to_owned(), problem);
+            state.untold.insert(place.to_owned());
+        } else {
+            state.problems.remove(place);
+            state.untold.remove(place);
+        }
         self.announce(state);
     }
 
@@ -158,6 +163,13 @@ impl NodeStore {
     #[must_use]
     pub fn problems(&self) -> BTreeMap<String, String> {
         self.lock().problems.clone()
+    }
+
+    /// What is wrong at present and was not when this was last asked, or not so.
+    pub fn take_problems(&self) -> Vec<String> {
+        let mut state = self.lock();
+        let untold = std::mem::take(&mut state.untold);
+        untold.iter().filter_map(|place| state.problems.get(place).cloned()).collect()
     }
 
     /// Waits until a node, the problems or `synced` changed since this last returned. For one waiter. Before all nodes were
@@ -244,8 +256,12 @@ mod tests {
         store.set_problem("g", None);
         assert!(!has_news(&store));
         assert!(store.take_changes().is_empty());
+        assert_eq!((store.take_problems(), store.take_problems()), (vec!["p".to_owned()], vec![]));
+        store.set_problem("f", Some("p".into()));
+        assert!(store.take_problems().is_empty(), "it is the same");
+        store.set_problem("f", Some("q".into()));
         store.set_problem("f", None);
-        assert!(has_news(&store) && store.problems().is_empty());
+        assert!(has_news(&store) && store.problems().is_empty() && store.take_problems().is_empty());
     }
 
     #[test]

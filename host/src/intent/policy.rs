@@ -82,19 +82,32 @@ pub fn check_peer(intents: &[Intent], peer: &Peer, node: &Node, links: &[Link]) 
     if intents.len() > MAX_INTENTS {
         return violation("the plan", format!("{} intents; {MAX_INTENTS} a peer at the most", intents.len()));
     }
-    let (mut routes, mut stations) = (HashSet::new(), HashSet::new());
-    for intent in intents {
+    for (at, intent) in intents.iter().enumerate() {
         check_peer_intent(intent, peer, node, links).map_err(|rule| Violation { intent: describe(intent), rule })?;
-        let is_new = match intent {
-            Intent::Route(route) => routes.insert((route.destination, route.metric)),
-            Intent::WireguardPeer { link, public_key, .. } => stations.insert((link, public_key)),
-            Intent::Neighbor { .. } | Intent::Forwarding { .. } | Intent::Unsupported(_) => true,
-        };
-        if !is_new {
+        if intents[..at].iter().any(|other| excludes(other, intent)) {
             return violation(describe(intent), "planned twice");
         }
     }
     Ok(())
+}
+
+/// Whether the kernel can hold one of the two only.
+fn excludes(one: &Intent, other: &Intent) -> bool {
+    match (one, other) {
+        (Intent::Route(a), Intent::Route(b)) => (a.destination, a.metric) == (b.destination, b.metric),
+        (
+            Intent::WireguardPeer { link: a, public_key: key, .. },
+            Intent::WireguardPeer { link: b, public_key: other, .. },
+        ) => (a, key) == (b, other),
+        (Intent::Neighbor { link: a, address, mac }, Intent::Neighbor { link: b, address: other, mac: theirs }) => {
+            (a, address) == (b, other) && mac != theirs
+        }
+        (
+            Intent::Forwarding { link: a, mac, remote },
+            Intent::Forwarding { link: b, mac: other, remote: elsewhere },
+        ) => (a, mac) == (b, other) && remote != elsewhere,
+        _ => false,
+    }
 }
 
 fn check_link(link: &Link, node: &Node, holder: impl Fn(&Link) -> Holder) -> Result<(), String> {

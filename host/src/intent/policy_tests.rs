@@ -344,6 +344,17 @@ fn too_much_and_twice() {
     let one = route("10.244.2.0/24", None, tunnel());
     let error = check_peer(&[one.clone(), one.clone()], &peer(), &node(), &[link("flannel.1")]).unwrap_err();
     assert_eq!(error.to_string(), "route 10.244.2.0/24 dev flannel.1: planned twice");
+    let neighbor = |mac: u8| Intent::Neighbor {
+        link: "flannel.1".into(),
+        address: "10.244.2.0".parse().unwrap(),
+        mac: Mac([2, 0, 0, 0, 0, mac]),
+    };
+    let check = |intents: &[Intent]| check_peer(intents, &peer(), &node(), &[link("flannel.1")]);
+    assert_eq!(check(&[neighbor(1), neighbor(1)]), Ok(()), "the same again says nothing else");
+    assert_eq!(
+        check(&[neighbor(1), neighbor(2)]).unwrap_err().to_string(),
+        "neighbor 10.244.2.0 lladdr 02:00:00:00:00:02 dev flannel.1: planned twice"
+    );
     let error = check_peer(&vec![one; 33], &peer(), &node(), &[link("flannel.1")]).unwrap_err();
     assert_eq!(error.to_string(), "the plan: 33 intents; 32 a peer at the most");
 }

@@ -4,11 +4,11 @@
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, Metadata, OpenOptions};
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::manifest_file::{self, EXTENSIONS, Format, LARGEST_FILE, NoNode};
 use crate::nodes::annotations::AnnotationKeys;
@@ -18,7 +18,7 @@ use crate::nodes::record::NodeRecord;
 pub(super) type Identity = (u64, u64, Option<SystemTime>);
 
 /// When this is unchanged, so is the file: identity, size, and times of change in nanoseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Signature {
     identity: Identity,
     size: u64,
@@ -41,7 +41,7 @@ pub(super) struct Seen {
 
 impl Seen {
     pub(super) fn insert(&mut self, node: Box<str>, files: Files) {
-        let print = self.hasher.hash_one(files);
+        let print = self.print(&files);
         self.nodes.insert(node, print);
     }
 
@@ -50,7 +50,17 @@ impl Seen {
     }
 
     fn is_as_before(&self, node: &str, files: &Files) -> bool {
-        self.nodes.get(node) == Some(&self.hasher.hash_one(files))
+        self.nodes.get(node) == Some(&self.print(files))
+    }
+
+    fn print(&self, files: &Files) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        for (path, signature) in files {
+            // A path by itself is hashed piece by piece.
+            path.as_os_str().hash(&mut hasher);
+            signature.hash(&mut hasher);
+        }
+        hasher.finish()
     }
 }
 
@@ -96,6 +106,16 @@ pub(super) fn identity(folder: &Path) -> io::Result<Identity> {
 
 fn identity_of(metadata: &Metadata) -> Identity {
     (metadata.dev(), metadata.ino(), metadata.created().ok())
+}
+
+/// All numbers in one go, since there are thousands of these.
+impl Hash for Signature {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (device, inode, made) = self.identity;
+        let made = made.and_then(|made| made.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+        [device, inode, made.as_secs(), made.subsec_nanos().into(), self.size].hash(state);
+        [self.modified.0, self.modified.1, self.changed.0, self.changed.1].hash(state);
+    }
 }
 
 impl Signature {

@@ -5,6 +5,7 @@
 //! its newest record claims it: a newcomer cannot take it away, and gets it as soon as it is given up. A record that
 //! claims what it may not have leaves the node's last good one in force.
 
+mod claims;
 mod tally;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,6 +17,7 @@ use twill_model::Family;
 
 use crate::nodes::{PeerRecord, PeerRecordFamily};
 use crate::packed::Packed;
+use claims::Claims;
 pub use tally::Tally;
 
 /// What became of a peer since somebody last asked.
@@ -34,7 +36,7 @@ pub struct Peers {
     admitted: HashMap<Arc<str>, Packed<PeerRecord>>,
     /// Newest records that are not in force, with the reason.
     waiting: BTreeMap<Arc<str>, (PeerRecord, String)>,
-    subnets: BTreeMap<IpNet, Arc<str>>,
+    subnets: Claims,
     tally: Tally,
     own_subnets: Vec<IpNet>,
     own_addresses: Vec<IpAddr>,
@@ -70,12 +72,31 @@ impl Peers {
             record.families.extend(lost);
             record.families.sort_by_key(|f| f.family);
         }
-        if last == Some(Packed::new(&record)) {
-            self.waiting.remove(&name);
-        } else {
-            self.waiting.insert(name, (record, String::new()));
+        let packed = Packed::new(&record);
+        if last.as_ref() == Some(&packed) {
+            if self.waiting.remove(&name).is_some() {
+                self.settle();
+            }
+            return;
         }
-        self.settle();
+        // Mostly it is nobody else's business. That others wait for something is left to the long way.
+        let checked = if self.waiting.contains_key(&name) { None } else { Some(self.check(&record)) };
+        match checked {
+            Some(Ok(given_up)) if given_up.is_empty() => {
+                let last = last.and_then(|last| last.get());
+                let gives_up =
+                    last.is_some_and(|last| subnets(&last).any(|old| subnets(&record).all(|new| new != old)));
+                self.admit(name, &record, packed, given_up);
+                if gives_up {
+                    self.settle();
+                }
+            }
+            Some(Err(reason)) if last.is_none() => drop(self.waiting.insert(name, (record, reason))),
+            _ => {
+                self.waiting.insert(name, (record, String::new()));
+                self.settle();
+            }
+        }
     }
 
     /// Forgets a node. Tells whether it was a peer.
@@ -102,6 +123,13 @@ impl Peers {
     #[must_use]
     pub fn packed(&self, name: &str) -> Option<&Packed<PeerRecord>> {
         self.admitted.get(name)
+    }
+
+    /// When a peer was registered, if its record tells.
+    #[must_use]
+    pub fn created(&self, name: &str) -> Option<Option<String>> {
+        let (_, created): (Vec<PeerRecordFamily>, Option<String>) = self.admitted.get(name)?.first()?;
+        Some(created)
     }
 
     /// How many peers there are.
@@ -145,7 +173,7 @@ impl Peers {
     /// Subnets that nodes claim in vain although nobody else has them: what leads there may be right.
     pub fn undecided_subnets(&self) -> impl Iterator<Item = IpNet> {
         let free = |subnet: &&IpNet| {
-            !self.own_subnets.iter().any(|own| overlap(own, subnet)) && self.overlapping(subnet, "").is_empty()
+            !self.own_subnets.iter().any(|own| overlap(own, subnet)) && self.subnets.overlapping(subnet, "").is_empty()
         };
         self.waiting.values().flat_map(|(record, _)| subnets(record)).filter(free).copied()
     }
@@ -158,42 +186,42 @@ impl Peers {
 
     /// Puts into force what can be, older nodes first, until nothing changes any more.
     fn settle(&mut self) {
-        loop {
-            let mut waiting: Vec<PeerRecord> = self.waiting.values().map(|(record, _)| record.clone()).collect();
-            waiting.sort_by(|a, b| precedence(a).cmp(&precedence(b)));
-            let mut progress = false;
-            for record in waiting {
-                match self.check(&record) {
-                    Ok(given_up) => {
-                        self.admit(record, given_up);
+        let mut progress = true;
+        while std::mem::take(&mut progress) && !self.waiting.is_empty() {
+            let mut waiting: Vec<(&Arc<str>, &(PeerRecord, String))> = self.waiting.iter().collect();
+            waiting.sort_by(|(_, (a, _)), (_, (b, _))| precedence(a).cmp(&precedence(b)));
+            let names: Vec<Arc<str>> = waiting.into_iter().map(|(name, _)| Arc::clone(name)).collect();
+            for name in names {
+                let checked = self.waiting.get(&name).map(|(record, _)| self.check(record));
+                match checked {
+                    Some(Ok(given_up)) => {
+                        let Some((record, _)) = self.waiting.remove(&name) else { continue };
+                        self.admit(name, &record, Packed::new(&record), given_up);
                         progress = true;
                     }
-                    Err(reason) => {
-                        if let Some(waiting) = self.waiting.get_mut(record.name.as_str()) {
-                            waiting.1 = reason;
+                    Some(Err(why)) => {
+                        if let Some((_, reason)) = self.waiting.get_mut(&name) {
+                            *reason = why;
                         }
                     }
+                    None => {}
                 }
-            }
-            if !progress {
-                return;
             }
         }
     }
 
-    fn admit(&mut self, record: PeerRecord, given_up: BTreeSet<Arc<str>>) {
+    fn admit(&mut self, name: Arc<str>, record: &PeerRecord, packed: Packed<PeerRecord>, given_up: BTreeSet<Arc<str>>) {
         for loser in given_up {
             self.release(&loser);
             self.changes.insert(loser, Change::Lost);
         }
-        let Some((name, _)) = self.waiting.remove_entry(record.name.as_str()) else { return };
         self.release(&name);
-        for subnet in subnets(&record) {
+        for subnet in subnets(record) {
             self.subnets.insert(*subnet, Arc::clone(&name));
         }
-        self.tally.add(&record);
+        self.tally.add(record);
         self.changes.entry(Arc::clone(&name)).or_insert(Change::Record);
-        self.admitted.insert(name, Packed::new(&record));
+        self.admitted.insert(name, packed);
     }
 
     fn release(&mut self, name: &str) -> bool {
@@ -211,7 +239,7 @@ impl Peers {
         self.check_own(record)?;
         let mut given_up = BTreeSet::new();
         for subnet in subnets(record) {
-            for (other, holder) in self.overlapping(subnet, &record.name) {
+            for (other, holder) in self.subnets.overlapping(subnet, &record.name) {
                 let newest = self.waiting.get(holder).map(|(newest, _)| newest);
                 if newest.is_none_or(|newest| subnets(newest).any(|claimed| overlap(claimed, subnet))) {
                     return Err(format!(
@@ -247,16 +275,6 @@ impl Peers {
             return Ok(());
         };
         Err(format!("its public {} address {address} {wrong}", family.family))
-    }
-
-    /// Subnets of other peers that share addresses with this one.
-    fn overlapping(&self, subnet: &IpNet, name: &str) -> Vec<(IpNet, &Arc<str>)> {
-        let inside = self.subnets.range(*subnet..).take_while(|(other, _)| subnet.contains(*other));
-        let wider = (0..subnet.prefix_len()).filter_map(|length| {
-            let wider = IpNet::new(subnet.addr(), length).ok()?.trunc();
-            self.subnets.get_key_value(&wider)
-        });
-        inside.chain(wider).map(|(other, holder)| (*other, holder)).filter(|(_, holder)| ***holder != *name).collect()
     }
 }
 
@@ -400,6 +418,32 @@ mod tests {
     }
 
     proptest! {
+        /// Who is only looked at alone leaves nothing to be done for the others.
+        #[test]
+        fn nothing_is_left_to_settle(
+            history in proptest::collection::vec((0u8..6, 0u8..5, 22u8..=25, any::<bool>()), 0..40),
+        ) {
+            let mut peers = Peers::default();
+            let state = |peers: &Peers| {
+                let mut admitted: Vec<_> = peers.admitted.iter().map(|(name, packed)| (Arc::clone(name), packed.clone())).collect();
+                admitted.sort_by(|(a, _), (b, _)| a.cmp(b));
+                let waiting: Vec<_> = peers.waiting.keys().cloned().collect();
+                (admitted, waiting)
+            };
+            for (name, n, length, stays) in history {
+                let name = name.to_string();
+                if stays {
+                    let subnet: IpNet = format!("10.244.{n}.0/{length}").parse().unwrap();
+                    peers.update(node(&name, &[&subnet.trunc().to_string()]));
+                } else {
+                    peers.remove(&name);
+                }
+                let before = state(&peers);
+                peers.settle();
+                prop_assert_eq!(state(&peers), before);
+            }
+        }
+
         /// Whatever happened before: once the newest records do not contradict each other, all of them are in force, and
         /// at no time do two peers share an address.
         #[test]

@@ -75,15 +75,16 @@ impl Daemon {
             if change == Change::Lost {
                 self.withdraw(&name);
             }
-            let Some(record) = self.peers.get(&name) else {
+            let Some(record) = self.peers.packed(&name) else {
                 self.peering.forget(&name);
                 continue;
             };
+            let families = record.first::<Vec<PeerRecordFamily>>().unwrap_or_default();
             let is_new = !self.peering.slots.contains_key(&name);
             self.peering.slot(&name).on_link = OnLink::default();
             self.peering.set_trouble(&name, |trouble| {
                 if is_new {
-                    trouble.unplanned = record.families.iter().map(|f| f.family).collect();
+                    trouble.unplanned = families.iter().map(|f| f.family).collect();
                 }
                 trouble.again = None;
                 trouble.failures = 0;

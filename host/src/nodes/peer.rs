@@ -49,8 +49,8 @@ pub struct PeerRecordFamily {
     pub public: IpAddr,
 }
 
-// The families come first, so that one can look at the addresses without reading the rest.
-pack_fields!(PeerRecord { families, name, offers, habits, created, problems });
+// The families come first, and the age after them, so that one can look at the addresses, and sort, without reading the rest.
+pack_fields!(PeerRecord { families, created, name, offers, habits, problems });
 pack_fields!(PeerRecordFamily { family, subnets, public });
 
 /// A node that wants to take part but presents nothing usable.

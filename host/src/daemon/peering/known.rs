@@ -211,11 +211,8 @@ impl Peering {
     pub(super) fn next_dirty(&mut self, peers: &Peers, most: usize) -> Vec<Arc<str>> {
         if self.queue.is_empty() {
             self.queue.extend(self.dirty.iter().cloned());
-            // The age stands in a record's second half; those of one age are sorted by name already.
-            self.queue.sort_by_cached_key(|name| {
-                let created = peers.get(name).map(|record| record.created);
-                created.map(|created| (created.is_none(), created))
-            });
+            // Those of one age are sorted by name already.
+            self.queue.sort_by_cached_key(|name| peers.created(name).map(|created| (created.is_none(), created)));
             self.queue.reverse();
         }
         let mut names = Vec::new();

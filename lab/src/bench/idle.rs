@@ -19,6 +19,8 @@ use super::usage::{Wakes, cpu};
 
 /// Whatever takes longer is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Until what a start leaves behind is over: threads for files end after 10 s without work.
+const AFTER_A_START: Duration = Duration::from_secs(12);
 /// What flannel starts for each family every five seconds, to see that its rules are there: a check of each.
 const CHECKS: u32 = 20;
 /// Its period.
@@ -59,6 +61,7 @@ pub(super) fn measure(
     }
     node.start()?;
     settle(node, peers as usize, PATIENCE)?;
+    thread::sleep(AFTER_A_START);
     rest(node, PATIENCE)?;
     let pid = cluster.pid()?;
     let (before, wakes) = (cpu(pid), Wakes::of(pid));

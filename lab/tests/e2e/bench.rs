@@ -94,18 +94,16 @@ fn what_cannot_be_measured_takes_nothing_from_the_rest() {
     let Some(cli) = Cli::new("bench_failure") else { return };
     let file = cli.temp.join("figures.json");
     let json = file.display().to_string();
-    let asked = "bench --only component,heartbeat --peers 5 --manifest-kib 1 --idle 1 --component /nowhere/vxlan.wasm";
+    let asked = "bench --only component,change --peers 5 --manifest-kib 1 --changes 1 --component /nowhere/vxlan.wasm";
     let arguments: Vec<&str> = asked.split(' ').chain(["--json", &json]).collect();
     let output = cli.command(&arguments).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     let failure = "twill-lab: not measured: The daemon alone, and its component: cannot find /nowhere/vxlan.wasm: ";
     assert!(said.lines().last().is_some_and(|line| line.contains(failure)), "{said}");
-    assert!(
-        String::from_utf8_lossy(&output.stdout).contains("heartbeats: netlink messages and calls of the component")
-    );
+    assert!(String::from_utf8_lossy(&output.stdout).contains("a change: netlink messages"));
     let report = Report::read(&file);
-    assert!(report.has("A heartbeat") && !report.has("Sizes"), "{:#}", report.0);
+    assert!(report.has("One node changes") && !report.has("Sizes"), "{:#}", report.0);
 }
 
 #[test]

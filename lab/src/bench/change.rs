@@ -15,9 +15,9 @@ use super::report::CHANGE;
 use super::said::{Said, rest, settle};
 use super::sample::{Figure, Sample, Unit, milliseconds};
 use super::start::Twice;
-use super::system;
 use super::usage::Cost;
 use super::watch::{Entry, EntryWatch, News, Of};
+use super::{MANY, system};
 
 /// Whatever takes longer is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -79,7 +79,7 @@ pub(super) fn measure(spec: LabSpec, peers: u32, manifest_kib: usize, cycles: u3
         line("a node joins: until the kernel has it", quiet.join),
         line("a node's MAC address changes: until the kernel has it", quiet.another_mac),
         line("a node leaves: until the kernel has nothing of it", quiet.leave),
-        line(USUAL, all.clone()).aims_if(peers == 5000, Goal::AtMost(2.0)),
+        line(USUAL, all.clone()).aims_if(peers == MANY, Goal::AtMost(2.0)),
         line(SLOWEST, all).at(0.99),
         line("a change, quiet: CPU", [cpu].into_iter().collect()),
         Figure::single(CHANGE, "a change: calls of the component", Unit::Count, calls).aims(Goal::AtMost(1.0)),

@@ -17,7 +17,7 @@ use super::said::{Settled, ready, settle};
 use super::sample::{Figure, Sample, Unit};
 use super::usage::{Cost, Memory, memory};
 use super::watch::{Entry, EntryWatch, News, Of};
-use super::{Budget, system};
+use super::{Budget, MANY, system};
 
 /// Whatever takes longer is broken.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -212,7 +212,7 @@ impl Course {
             line(PER_PEER.into(), &each),
             line("Twill: time in the component, × the time of all".into(), &self.guest)
                 .against(wall.median())
-                .aims_if(peers == 5000, Goal::Times(0.05)),
+                .aims_if(peers == MANY, Goal::Times(0.05)),
             Figure::new(PROGRAM, "Twill: calls of the component", Unit::Count, self.guest_calls.clone()),
             Figure::new(PROGRAM, "Twill: netlink messages", Unit::Count, self.messages.clone()),
             Figure::new(PROGRAM, "Twill: sends", Unit::Count, self.sends.clone()),
@@ -224,7 +224,7 @@ impl Course {
         let line = |name: &str, values: &Sample| Figure::new(START, name, Unit::Ms, values.clone());
         let (list, dumps) = (self.list.cpu.median(), self.dumps.cpu.median());
         let both = list.zip(dumps).map(|(list, dumps)| list + dumps);
-        let five = peers == 5000;
+        let five = peers == MANY;
         vec![
             line("bare: skip through the list: time", &self.skip.wall),
             line("bare: skip through the list: CPU", &self.skip.cpu),

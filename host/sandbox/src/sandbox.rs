@@ -167,9 +167,9 @@ impl Sandbox {
         &self,
         backend: &Loaded,
         node: Arc<Node>,
-        peers: Vec<Peer>,
+        peers: impl Into<Arc<[Peer]>>,
     ) -> Result<Vec<PeerAnswer>, CallError> {
-        let guest = Arc::clone(&backend.guest);
+        let (guest, peers) = (Arc::clone(&backend.guest), peers.into());
         let answers = self.worker.run(move |runner| runner.plan_peers(&guest, &node, &peers)).await;
         answers.unwrap_or(Err(CallError::Sandbox))
     }

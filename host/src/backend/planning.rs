@@ -265,11 +265,12 @@ pub async fn plan_peers(sandbox: &Sandbox, planners: &[Planner], questions: Vec<
         if asked.is_empty() {
             continue;
         }
-        match sandbox.plan_peers(&planner.loaded, Arc::clone(&planner.node), batch.clone()).await {
+        let batch: Arc<[Peer]> = batch.into();
+        match sandbox.plan_peers(&planner.loaded, Arc::clone(&planner.node), Arc::clone(&batch)).await {
             Ok(answers) => {
-                for ((index, peer), answer) in asked.into_iter().zip(batch).zip(answers) {
+                for ((index, peer), answer) in asked.into_iter().zip(&*batch).zip(answers) {
                     let outcome = &mut outcomes[index].1;
-                    let better = judge(answer, &peer, planner);
+                    let better = judge(answer, peer, planner);
                     let is_part = matches!(outcome, Some(Outcome::Partial { .. }));
                     if !is_part || matches!(better, Outcome::Planned { .. }) {
                         *outcome = Some(better);
@@ -316,16 +317,16 @@ pub async fn receptions(
             _ => false,
         };
         let others = outcomes.iter().filter(|(_, outcome)| !is_carried(outcome));
-        let batch: Vec<Peer> = others.filter_map(|(question, _)| question.for_planner(planner)).collect();
+        let batch: Arc<[Peer]> = others.filter_map(|(question, _)| question.for_planner(planner)).collect();
         if batch.is_empty() {
             continue;
         }
-        match sandbox.plan_peers(&planner.loaded, Arc::clone(&planner.node), batch.clone()).await {
+        match sandbox.plan_peers(&planner.loaded, Arc::clone(&planner.node), Arc::clone(&batch)).await {
             Ok(answers) => {
-                for (peer, answer) in batch.into_iter().zip(answers) {
-                    if let Outcome::Planned { backend, mut intents } = judge(answer, &peer, planner) {
+                for (peer, answer) in batch.iter().zip(answers) {
+                    if let Outcome::Planned { backend, mut intents } = judge(answer, peer, planner) {
                         intents.retain(|intent| matches!(intent, Intent::WireguardPeer { .. }));
-                        receptions.entry(peer.name).or_default().push(Reception { backend, intents });
+                        receptions.entry(peer.name.clone()).or_default().push(Reception { backend, intents });
                     }
                 }
             }
@@ -344,8 +345,9 @@ pub async fn rehearse(sandbox: &Sandbox, planner: &Planner, questions: &[Questio
     if asked.is_empty() {
         return Vec::new();
     }
+    let batch: Arc<[Peer]> = batch.into();
     let is_wrong = |outcome: &Outcome| matches!(outcome, Outcome::Rejected(..) | Outcome::Failed(..));
-    match sandbox.plan_peers(&planner.loaded, Arc::clone(&planner.node), batch.clone()).await {
+    match sandbox.plan_peers(&planner.loaded, Arc::clone(&planner.node), Arc::clone(&batch)).await {
         Ok(answers) => {
             let judged = batch.iter().zip(answers).map(|(peer, answer)| judge(answer, peer, planner));
             let judged = asked.into_iter().cloned().zip(judged);

@@ -205,8 +205,12 @@ impl Publisher {
 
 impl Daemon {
     /// Takes in what was written into the own Node before the source tells it: so a later look at the Node that finds it
-    /// as it was before is a change, and is answered.
+    /// as it was before is a change, and is answered. What the source told since the write began is newer.
     pub(super) fn note_written(&mut self, patch: OwnPatch) {
+        self.take_nodes();
+        if self.publisher.stale {
+            return;
+        }
         let Some(mut record) = self.store.get(&self.own.name) else { return };
         record.annotations.extend(patch.annotations);
         record.network_unavailable = patch.condition.or(record.network_unavailable);

@@ -25,7 +25,7 @@ impl Default for Ping {
 impl Ping {
     /// A packet of exactly this size, in one piece.
     pub fn whole(packet: u32) -> Ping {
-        Ping { packet, whole: true, wait: 1 }
+        Ping { packet, whole: true, wait: 5 }
     }
 
     /// Whether an answer came.

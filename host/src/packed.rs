@@ -5,6 +5,8 @@
 //! So it is kept as bytes, and read again when it is needed. The bytes never leave the process: the form has no version.
 //! Equal records have equal bytes.
 
+mod shelf;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
@@ -13,6 +15,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use twill_model::{Device, Family, Intent, Mac, PublicKey, Route, TunnelKey};
+
+pub use shelf::Shelf;
 
 /// A `T` as bytes. Clones share them.
 pub struct Packed<T> {

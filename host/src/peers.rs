@@ -8,7 +8,7 @@
 mod claims;
 mod tally;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use twill_model::Family;
 
 use crate::nodes::{PeerRecord, PeerRecordFamily};
-use crate::packed::Packed;
+use crate::packed::Shelf;
 use claims::Claims;
 pub use tally::Tally;
 
@@ -33,7 +33,7 @@ pub enum Change {
 #[derive(Debug, Default)]
 pub struct Peers {
     /// The records in force.
-    admitted: HashMap<Arc<str>, Packed<PeerRecord>>,
+    admitted: Shelf<PeerRecord>,
     /// Newest records that are not in force, with the reason.
     waiting: BTreeMap<Arc<str>, (PeerRecord, String)>,
     subnets: Claims,
@@ -48,11 +48,12 @@ impl Peers {
     pub fn set_own(&mut self, subnets: Vec<IpNet>, addresses: Vec<IpAddr>) {
         self.own_subnets = subnets;
         self.own_addresses = addresses;
-        let thieves = self.admitted.iter().filter_map(|(name, record)| {
-            let record = record.get()?;
-            self.check_own(&record).err().map(|reason| (Arc::clone(name), record, reason))
+        let thieves = self.admitted.values().filter_map(|record| {
+            let reason = self.check_own(&record).err()?;
+            Some((record, reason))
         });
-        for (name, record, reason) in thieves.collect::<Vec<_>>() {
+        for (record, reason) in thieves.collect::<Vec<_>>() {
+            let name: Arc<str> = record.name.as_str().into();
             self.release(&name);
             self.changes.insert(Arc::clone(&name), Change::Lost);
             self.waiting.entry(name).or_insert((record, reason));
@@ -63,17 +64,15 @@ impl Peers {
     /// Takes in a node's newest record. A family that is missing from it because something is wrong with it stays as it
     /// was.
     pub fn update(&mut self, mut record: PeerRecord) {
-        let known = self.admitted.get_key_value(record.name.as_str());
-        let name = known.map_or_else(|| record.name.as_str().into(), |(name, _)| Arc::clone(name));
-        let last = known.map(|(_, last)| last.clone());
-        if let Some(last) = last.as_ref().filter(|_| !record.problems.is_empty()).and_then(Packed::get) {
+        let name: Arc<str> = record.name.as_str().into();
+        let last = self.admitted.get(&name);
+        if let Some(last) = last.as_ref().filter(|_| !record.problems.is_empty()) {
             let has = |family| record.families.iter().any(|f: &PeerRecordFamily| f.family == family);
             let lost: Vec<_> = last.families.iter().filter(|f| !has(f.family)).cloned().collect();
             record.families.extend(lost);
             record.families.sort_by_key(|f| f.family);
         }
-        let packed = Packed::new(&record);
-        if last.as_ref() == Some(&packed) {
+        if last.as_ref() == Some(&record) {
             if self.waiting.remove(&name).is_some() {
                 self.settle();
             }
@@ -83,10 +82,9 @@ impl Peers {
         let checked = if self.waiting.contains_key(&name) { None } else { Some(self.check(&record)) };
         match checked {
             Some(Ok(given_up)) if given_up.is_empty() => {
-                let last = last.and_then(|last| last.get());
                 let gives_up =
                     last.is_some_and(|last| subnets(&last).any(|old| subnets(&record).all(|new| new != old)));
-                self.admit(name, &record, packed, given_up);
+                self.admit(name, &record, given_up);
                 if gives_up {
                     self.settle();
                 }
@@ -116,19 +114,25 @@ impl Peers {
     /// A peer's record.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<PeerRecord> {
-        self.admitted.get(name)?.get()
+        self.admitted.get(name)
     }
 
-    /// A peer's record as it is kept.
+    /// Whether a node is a peer.
     #[must_use]
-    pub fn packed(&self, name: &str) -> Option<&Packed<PeerRecord>> {
-        self.admitted.get(name)
+    pub fn contains(&self, name: &str) -> bool {
+        self.admitted.contains(name)
+    }
+
+    /// A peer's families: less to read than its record.
+    #[must_use]
+    pub fn families_of(&self, name: &str) -> Option<Vec<PeerRecordFamily>> {
+        self.admitted.first(name)
     }
 
     /// When a peer was registered, if its record tells.
     #[must_use]
     pub fn created(&self, name: &str) -> Option<Option<String>> {
-        let (_, created): (Vec<PeerRecordFamily>, Option<String>) = self.admitted.get(name)?.first()?;
+        let (_, created): (Vec<PeerRecordFamily>, Option<String>) = self.admitted.first(name)?;
         Some(created)
     }
 
@@ -138,25 +142,19 @@ impl Peers {
         self.admitted.len()
     }
 
-    /// A peer's name and record as they are kept.
-    #[must_use]
-    pub fn entry(&self, name: &str) -> Option<(&Arc<str>, &Packed<PeerRecord>)> {
-        self.admitted.get_key_value(name)
-    }
-
     /// The names of all peers.
-    pub fn names(&self) -> impl ExactSizeIterator<Item = &Arc<str>> {
-        self.admitted.keys()
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.admitted.names()
     }
 
     /// All peers.
     pub fn iter(&self) -> impl Iterator<Item = PeerRecord> {
-        self.admitted.values().filter_map(Packed::get)
+        self.admitted.values()
     }
 
     /// All peers' families: less to read than whole records.
-    pub fn families(&self) -> impl Iterator<Item = (&Arc<str>, Vec<PeerRecordFamily>)> {
-        self.admitted.iter().filter_map(|(name, record)| Some((name, record.first()?)))
+    pub fn families(&self) -> impl Iterator<Item = (&str, Vec<PeerRecordFamily>)> {
+        self.admitted.firsts()
     }
 
     /// What all peers say together.
@@ -196,7 +194,7 @@ impl Peers {
                 match checked {
                     Some(Ok(given_up)) => {
                         let Some((record, _)) = self.waiting.remove(&name) else { continue };
-                        self.admit(name, &record, Packed::new(&record), given_up);
+                        self.admit(name, &record, given_up);
                         progress = true;
                     }
                     Some(Err(why)) => {
@@ -210,7 +208,7 @@ impl Peers {
         }
     }
 
-    fn admit(&mut self, name: Arc<str>, record: &PeerRecord, packed: Packed<PeerRecord>, given_up: BTreeSet<Arc<str>>) {
+    fn admit(&mut self, name: Arc<str>, record: &PeerRecord, given_up: BTreeSet<Arc<str>>) {
         for loser in given_up {
             self.release(&loser);
             self.changes.insert(loser, Change::Lost);
@@ -221,11 +219,12 @@ impl Peers {
         }
         self.tally.add(record);
         self.changes.entry(Arc::clone(&name)).or_insert(Change::Record);
-        self.admitted.insert(name, packed);
+        self.admitted.insert(&name, record);
     }
 
     fn release(&mut self, name: &str) -> bool {
-        let Some(record) = self.admitted.remove(name).and_then(|record| record.get()) else { return false };
+        let Some(record) = self.admitted.get(name) else { return false };
+        self.admitted.remove(name);
         for subnet in subnets(&record) {
             self.subnets.remove(subnet);
         }
@@ -425,8 +424,8 @@ mod tests {
         ) {
             let mut peers = Peers::default();
             let state = |peers: &Peers| {
-                let mut admitted: Vec<_> = peers.admitted.iter().map(|(name, packed)| (Arc::clone(name), packed.clone())).collect();
-                admitted.sort_by(|(a, _), (b, _)| a.cmp(b));
+                let mut admitted: Vec<PeerRecord> = peers.admitted.values().collect();
+                admitted.sort_by(|a, b| a.name.cmp(&b.name));
                 let waiting: Vec<_> = peers.waiting.keys().cloned().collect();
                 (admitted, waiting)
             };

@@ -56,6 +56,16 @@ pub(crate) fn append(buffer: &mut Vec<u8>, operation: &Operation, sequence: u32)
     append_message(buffer, message, flags, sequence)
 }
 
+/// All messages for some operations, one behind the other: what goes to the kernel, for whoever measures how it is made.
+#[must_use]
+pub fn encoded(operations: &[Operation]) -> Vec<u8> {
+    let mut buffer = Vec::with_capacity(operations.len() * 64);
+    for (sequence, operation) in (1..).zip(operations) {
+        append(&mut buffer, operation, sequence);
+    }
+    buffer
+}
+
 /// Appends any message and returns its length, padding included.
 pub(crate) fn append_message(buffer: &mut Vec<u8>, message: RouteNetlinkMessage, flags: u16, sequence: u32) -> usize {
     let mut message = NetlinkMessage::from(message);

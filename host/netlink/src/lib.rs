@@ -38,6 +38,7 @@ pub use address::{AddressInfo, AddressScope};
 pub use apply::Applied;
 pub use blackhole::BLACKHOLE_METRIC;
 pub use dump::Dump;
+pub use encode::encoded;
 pub use entry::{Key, Observed, Operation, RouteValue, Value};
 pub use error::{Error, OperationError};
 pub use interest::Interest;

@@ -100,7 +100,7 @@ impl Planner {
 }
 
 /// Everything that a plan for a peer depends on, whichever backend makes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Question {
     /// The peer's name.
     pub name: String,

@@ -23,6 +23,7 @@ pub(super) struct Due {
     pub(super) reselect: Option<Instant>,
     pub(super) settle: Option<Instant>,
     pub(super) pool: Option<Instant>,
+    pub(super) memory: Option<Instant>,
 }
 
 impl Due {
@@ -61,8 +62,8 @@ impl Due {
 
     /// The first of all.
     pub(super) fn earliest(&self) -> Option<Instant> {
-        let Self { nodes, nodes_taken: _, links, routes, moved, resync, drain, reselect, settle, pool } = *self;
-        [nodes, links, routes, moved, resync, drain, reselect, settle, pool].into_iter().flatten().min()
+        let Self { nodes, nodes_taken: _, links, routes, moved, resync, drain, reselect, settle, pool, memory } = *self;
+        [nodes, links, routes, moved, resync, drain, reselect, settle, pool, memory].into_iter().flatten().min()
     }
 }
 

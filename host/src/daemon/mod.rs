@@ -145,6 +145,7 @@ pub enum StartError {
 /// When it cannot start.
 pub async fn run(options: Options) -> Result<(), StartError> {
     let started = Instant::now();
+    memory::share_one_heap();
     if !startup::may_change_the_network() {
         return Err(StartError::NotAllowed);
     }
@@ -222,7 +223,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
             component_load_ms: component_load.as_secs_f64() * 1000.0,
             ..Timings::default()
         },
-        trimmed_at: 0,
+        trimmed_at: None,
     };
     let result = daemon.live(startup, feeding).await;
     drop((socket, control, readiness));
@@ -263,7 +264,7 @@ struct Daemon {
     starting: bool,
     timings: Timings,
     /// Plans that had been made when memory was given back last.
-    trimmed_at: u64,
+    trimmed_at: Option<u64>,
 }
 
 impl Daemon {

@@ -306,7 +306,7 @@ impl Daemon {
             self.due.resync = Some(Instant::now());
         }
         if is_new {
-            let owners: Vec<Owner> = self.peering.wanted.owners().cloned().collect();
+            let owners: Vec<Owner> = self.peering.wanted.owners().collect();
             for owner in owners {
                 let entries = self.peering.wanted.entries(&owner, self.dataplane.interfaces());
                 self.dataplane.want(&owner, entries);

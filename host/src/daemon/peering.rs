@@ -21,10 +21,9 @@ use crate::dataplane::Tenant;
 use crate::intent::policy::Holder;
 use crate::intent::wanted::{Owner, Plan};
 use crate::nodes::{NodeRecord, PeerRecord, PeerRecordFamily, peer_of};
-use crate::packed::Packed;
 use crate::peers::Change;
+use known::OnLink;
 pub(super) use known::Peering;
-use known::{Asked, OnLink};
 
 /// The first pause after a backend broke down over a peer; each further one doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -75,11 +74,10 @@ impl Daemon {
             if change == Change::Lost {
                 self.withdraw(&name);
             }
-            let Some(record) = self.peers.packed(&name) else {
+            let Some(families) = self.peers.families_of(&name) else {
                 self.peering.forget(&name);
                 continue;
             };
-            let families = record.first::<Vec<PeerRecordFamily>>().unwrap_or_default();
             let is_new = !self.peering.slots.contains_key(&name);
             self.peering.slot(&name).on_link = OnLink::default();
             self.peering.set_trouble(&name, |trouble| {
@@ -117,7 +115,7 @@ impl Daemon {
     /// Asks the kernel again which peers are on-link.
     pub(super) async fn look_at_reachability(&mut self) {
         self.peering.take_moved();
-        let names: Vec<Arc<str>> = self.peers.names().cloned().collect();
+        let names: Vec<Arc<str>> = self.peers.names().map(Into::into).collect();
         for some in names.chunks(PEERS_A_JOB) {
             let changed = self.ask_on_link(some).await;
             self.peering.dirty.extend(changed);
@@ -129,17 +127,16 @@ impl Daemon {
         let Some(moved) = self.peering.take_moved() else { return self.look_at_reachability().await };
         let has_moved = |f: &PeerRecordFamily| moved.iter().any(|destination| destination.contains(&f.public));
         let names = self.peers.families().filter(|(_, families)| families.iter().any(has_moved));
-        let names: Vec<Arc<str>> = names.map(|(name, _)| Arc::clone(name)).collect();
+        let names: Vec<Arc<str>> = names.map(|(name, _)| name.into()).collect();
         let changed = self.ask_on_link(&names).await;
         self.peering.dirty.extend(changed);
     }
 
     /// Asks about these peers; returns those for which the answer changed.
     async fn ask_on_link(&mut self, names: &[Arc<str>]) -> Vec<Arc<str>> {
-        let families = |name: &Arc<str>| self.peers.packed(name).and_then(Packed::first::<Vec<PeerRecordFamily>>);
         let places: Vec<(&Arc<str>, Family, IpAddr)> = names
             .iter()
-            .filter_map(|name| Some((name, families(name)?)))
+            .filter_map(|name| Some((name, self.peers.families_of(name)?)))
             .flat_map(|(name, families)| families.into_iter().map(move |f| (name, f.family, f.public)))
             .collect();
         if places.is_empty() {
@@ -218,11 +215,12 @@ impl Daemon {
             let unknown: Vec<Arc<str>> = names.iter().filter(is_unknown).cloned().collect();
             self.ask_on_link(&unknown).await;
             for name in names {
-                let Some(packed) = self.peers.packed(&name) else { continue };
-                let generation = self.peering.generation;
-                let slot = self.peering.slot(&name);
-                if let Some(record) = packed.get().filter(|_| !slot.was_asked(generation, packed)) {
-                    peers.push(Question::about(record, |family| slot.on_link.is(family)));
+                let Some(record) = self.peers.get(&name) else { continue };
+                let (on_link, asked) =
+                    self.peering.slots.get(&name).map(|slot| (slot.on_link, slot.asked)).unwrap_or_default();
+                let question = Question::about(record, |family| on_link.is(family));
+                if asked != Some(self.peering.print_of(self.peering.generation, &question)) {
+                    peers.push(question);
                 }
             }
         }
@@ -282,7 +280,7 @@ impl Daemon {
     /// Something changed that every peer's plan depends on.
     pub(super) fn plan_everybody_anew(&mut self) {
         self.peering.generation += 1;
-        self.peering.dirty.extend(self.peers.names().cloned());
+        self.peering.dirty.extend(self.peers.names().map(Arc::from));
     }
 
     /// Whether the kernel has all stations of a plan where the plan wants them.
@@ -307,15 +305,14 @@ impl Daemon {
     }
 
     fn absorb_outcome(&mut self, generation: u64, peer: Question, outcome: Outcome, receptions: Vec<Reception>) {
-        let Some((name, packed)) = self.peers.entry(&peer.name) else { return };
-        let (name, record) = (Arc::clone(name), packed.clone());
-        let slot = self.peering.slot(&name);
-        let on_link = slot.on_link;
-        if record.get().map(|record| Question::about(record, |family| on_link.is(family))) != Some(peer) {
+        let Some((name, slot)) = self.peering.slots.get_key_value(peer.name.as_str()) else { return };
+        let (name, on_link) = (Arc::clone(name), slot.on_link);
+        let now = self.peers.get(&name).map(|record| Question::about(record, |family| on_link.is(family)));
+        if now.as_ref() != Some(&peer) {
             // The peer moved on while it was asked about; it is dirty, and the answer is for another one.
             return;
         }
-        slot.asked = Some(Asked { generation, record, on_link });
+        self.peering.slot(&name).asked = Some(self.peering.print_of(generation, &peer));
         match outcome {
             Outcome::Planned { backend, intents } => {
                 let plan = Plan { backend, intents, receptions };

@@ -1,6 +1,5 @@
 //! The status document, made of what the daemon knows.
 
-use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::Daemon;
@@ -29,7 +28,7 @@ impl Daemon {
             })
         });
         let mut peers: Vec<PeerStatus> = self.peers.names().map(|name| self.peer(name)).collect();
-        let refused = self.peers.refused().filter(|(record, _)| self.peers.packed(&record.name).is_none());
+        let refused = self.peers.refused().filter(|(record, _)| !self.peers.contains(&record.name));
         peers.extend(refused.map(|(record, reason)| PeerStatus {
             name: record.name.clone(),
             backend: None,
@@ -102,8 +101,8 @@ impl Daemon {
         })
     }
 
-    fn peer(&self, name: &Arc<str>) -> PeerStatus {
-        let owner = Owner::Peer(Arc::clone(name));
+    fn peer(&self, name: &str) -> PeerStatus {
+        let owner = Owner::Peer(name.into());
         let table = self.dataplane.table();
         let presence = table.presence(&owner);
         let plan = self.peering.wanted.brief(&owner);

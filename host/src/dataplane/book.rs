@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use ipnet::IpNet;
@@ -15,26 +15,40 @@ use twill_netlink::{Key, Observed, RouteValue, Value};
 
 use crate::intent::wanted::Owner;
 
+/// The end of a list of rows.
+const END: u32 = u32::MAX;
+
 /// A wanted entry.
 #[derive(Debug)]
 pub(super) struct Row {
-    key: Key,
-    value: Kept,
+    entry: Entry,
     seen: Seen,
+    /// The owner's next row.
+    next: u32,
 }
 
-/// A [`Value`] in less space; what is rare is boxed.
+/// A key and its value in less space; what is rare is boxed.
 #[derive(Debug)]
-enum Kept {
-    Neighbor(Mac),
-    Forwarding,
+enum Entry {
+    Neighbor {
+        link: u32,
+        address: IpAddr,
+        mac: Mac,
+    },
+    Forwarding {
+        link: u32,
+        mac: Mac,
+        remote: IpAddr,
+    },
     /// A route without source, MTU and tunnel.
     Route {
+        destination: IpNet,
+        metric: u32,
         link: u32,
         gateway: Option<IpAddr>,
         on_link: bool,
     },
-    Other(Box<Value>),
+    Other(Box<(Key, Value)>),
 }
 
 /// What was seen under a wanted key.
@@ -46,22 +60,16 @@ enum Seen {
     AsWanted(u8),
 }
 
-/// Where a row is: whose, and the how-manieth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
-    owner: u32,
-    row: u32,
-}
-
 /// The rows, by owner and by key.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Book {
+    /// Each owner's first row.
     owners: HashMap<Owner, u32>,
-    rows: Vec<Box<[Row]>>,
-    /// Numbers of owners that are no more.
-    free: Vec<u32>,
+    rows: Vec<Row>,
+    /// The first of the rows that are free.
+    free: u32,
     /// For each key the row in force, which is the one that was written last. All FDB entries of one station have one hash.
-    index: HashTable<Place>,
+    index: HashTable<u32>,
     /// With a seed of its own in each process: other nodes choose keys, and must not know which of them collide.
     hasher: DefaultHashBuilder,
     /// What was seen and is not as wanted, by the same hashes.
@@ -70,32 +78,63 @@ pub(super) struct Book {
     routes: [usize; 2],
 }
 
-impl From<Value> for Kept {
-    fn from(value: Value) -> Self {
-        match value {
-            Value::Neighbor(mac) => Self::Neighbor(mac),
-            Value::Forwarding => Self::Forwarding,
-            Value::Route(RouteValue { link, gateway, on_link, source: None, mtu: None, encap: None }) => {
-                Self::Route { link, gateway, on_link }
-            }
+impl Default for Book {
+    fn default() -> Self {
+        Self {
+            owners: HashMap::new(),
+            rows: Vec::new(),
+            free: END,
+            index: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            strays: HashTable::new(),
+            routes: [0; 2],
+        }
+    }
+}
+
+impl From<(Key, Value)> for Entry {
+    fn from(entry: (Key, Value)) -> Self {
+        match entry {
+            (Key::Neighbor { link, address }, Value::Neighbor(mac)) => Self::Neighbor { link, address, mac },
+            (Key::Forwarding { link, mac, remote }, Value::Forwarding) => Self::Forwarding { link, mac, remote },
+            (
+                Key::Route { destination, metric },
+                Value::Route(RouteValue { link, gateway, on_link, source: None, mtu: None, encap: None }),
+            ) => Self::Route { destination, metric, link, gateway, on_link },
             other => Self::Other(Box::new(other)),
         }
     }
 }
 
 impl Row {
-    fn new((key, value): (Key, Value)) -> Self {
-        Self { key, value: value.into(), seen: Seen::Otherwise }
+    /// Room for another one.
+    const NONE: Self = Self {
+        entry: Entry::Neighbor { link: 0, address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), mac: Mac([0; 6]) },
+        seen: Seen::Otherwise,
+        next: END,
+    };
+
+    fn new(entry: (Key, Value)) -> Self {
+        Self { entry: entry.into(), seen: Seen::Otherwise, next: END }
+    }
+
+    fn key(&self) -> Key {
+        match self.entry {
+            Entry::Neighbor { link, address, .. } => Key::Neighbor { link, address },
+            Entry::Forwarding { link, mac, remote } => Key::Forwarding { link, mac, remote },
+            Entry::Route { destination, metric, .. } => Key::Route { destination, metric },
+            Entry::Other(ref entry) => entry.0,
+        }
     }
 
     pub(super) fn value(&self) -> Value {
-        match &self.value {
-            Kept::Neighbor(mac) => Value::Neighbor(*mac),
-            Kept::Forwarding => Value::Forwarding,
-            &Kept::Route { link, gateway, on_link } => {
+        match self.entry {
+            Entry::Neighbor { mac, .. } => Value::Neighbor(mac),
+            Entry::Forwarding { .. } => Value::Forwarding,
+            Entry::Route { link, gateway, on_link, .. } => {
                 Value::Route(RouteValue { link, gateway, on_link, source: None, mtu: None, encap: None })
             }
-            Kept::Other(value) => Value::clone(value),
+            Entry::Other(ref entry) => entry.1.clone(),
         }
     }
 
@@ -146,24 +185,27 @@ impl Book {
     /// Sets what an owner wants.
     pub(super) fn set(&mut self, owner: &Owner, entries: Vec<(Key, Value)>) -> News {
         let mut news = News::default();
-        let number = match self.owners.get(owner) {
-            Some(number) => *number,
-            None if entries.is_empty() => return news,
-            None => self.enter(owner.clone()),
-        };
-        let place = |row: usize| Place { owner: number, row: u32::try_from(row).unwrap_or(u32::MAX) };
-        let mut old = std::mem::take(&mut self.rows[number as usize]).into_vec();
-        let mut places = (0..).map(place);
-        old.retain(|row| places.next().is_some_and(|place| self.strike(row, place)));
-        self.rows[number as usize] = entries.into_iter().map(Row::new).collect();
-        for at in 0..self.rows[number as usize].len() {
-            news.changed.extend(self.put_in_force(place(at), &old));
+        let mut old = Vec::new();
+        let mut next = self.owners.get(owner).copied().unwrap_or(END);
+        while next != END {
+            let (at, was_in_force) = (next, self.strike(next));
+            let row = std::mem::replace(&mut self.rows[at as usize], Row { next: self.free, ..Row::NONE });
+            (self.free, next) = (at, row.next);
+            old.extend(Some(row).filter(|_| was_in_force));
         }
-        if self.rows[number as usize].is_empty() {
-            self.owners.remove(owner);
-            self.free.push(number);
+        let new: Vec<u32> = entries.into_iter().map(|entry| self.add(Row::new(entry))).collect();
+        for pair in new.windows(2) {
+            self.rows[pair[0] as usize].next = pair[1];
         }
-        news.gone.extend(old.into_iter().map(|row| row.key).filter(|key| self.find(key).is_none()));
+        match (new.first(), self.owners.get_mut(owner)) {
+            (None, _) => drop(self.owners.remove(owner)),
+            (Some(first), Some(known)) => *known = *first,
+            (Some(first), None) => drop(self.owners.insert(owner.clone(), *first)),
+        }
+        for at in new {
+            news.changed.extend(self.put_in_force(at, &old));
+        }
+        news.gone.extend(old.iter().map(Row::key).filter(|key| self.find(key).is_none()));
         news
     }
 
@@ -173,14 +215,15 @@ impl Book {
     }
 
     /// The keys that an owner wants.
-    pub(super) fn keys_of(&self, owner: &Owner) -> impl ExactSizeIterator<Item = &Key> {
-        let rows = self.owners.get(owner).map_or(&[][..], |number| &self.rows[*number as usize]);
-        rows.iter().map(|row| &row.key)
+    pub(super) fn keys_of(&self, owner: &Owner) -> impl Iterator<Item = Key> {
+        let row = |at: u32| self.rows.get(at as usize);
+        let first = self.owners.get(owner).and_then(|at| row(*at));
+        std::iter::successors(first, move |last| row(last.next)).map(Row::key)
     }
 
     /// All keys that somebody wants.
-    pub(super) fn keys(&self) -> impl ExactSizeIterator<Item = &Key> {
-        self.index.iter().map(|place| &row_at(&self.rows, *place).key)
+    pub(super) fn keys(&self) -> impl ExactSizeIterator<Item = Key> {
+        self.index.iter().map(|at| self.rows[*at as usize].key())
     }
 
     /// How many routes of the destination's family are wanted.
@@ -196,8 +239,8 @@ impl Book {
 
     /// Everything that was seen; no value: nothing that there are words for.
     pub(super) fn all_seen(&self) -> impl Iterator<Item = (Key, Option<Value>)> {
-        let rows = self.index.iter().map(|place| row_at(&self.rows, *place));
-        let wanted = rows.filter(|row| row.seen != Seen::Otherwise).map(|row| (row.key, Some(row.value())));
+        let rows = self.index.iter().map(|at| &self.rows[*at as usize]);
+        let wanted = rows.filter(|row| row.seen != Seen::Otherwise).map(|row| (row.key(), Some(row.value())));
         wanted.chain(self.strays.iter().map(|(key, observed)| (*key, observed.value.clone())))
     }
 
@@ -219,16 +262,15 @@ impl Book {
 
     /// Every key that something is wanted or seen under, if the one is not the other.
     pub(super) fn differing(&self) -> impl Iterator<Item = Key> {
-        let rows = self.index.iter().map(|place| row_at(&self.rows, *place));
-        let wrong = rows.filter(|row| row.seen == Seen::Otherwise).map(|row| row.key).filter(|key| !self.is_there(key));
+        let rows = self.index.iter().map(|at| &self.rows[*at as usize]);
+        let wrong = rows.filter(|row| row.seen == Seen::Otherwise).map(Row::key).filter(|key| !self.is_there(key));
         wrong.chain(self.strays.iter().map(|(key, _)| *key).filter(|key| self.find(key).is_none()))
     }
 
     /// Takes in what is under a key.
     pub(super) fn see(&mut self, key: Key, observed: Observed) {
         let hash = self.hash(&key);
-        let place = self.index.find(hash, |place| row_at(&self.rows, *place).key == key).copied();
-        if let Some(row) = place.map(|place| row_mut(&mut self.rows, place)) {
+        if let Some(row) = self.place(hash, &key).map(|at| &mut self.rows[at as usize]) {
             if observed.value.as_ref() == Some(&row.value()) {
                 row.seen = Seen::AsWanted(observed.protocol);
                 self.take_stray(hash, &key);
@@ -241,7 +283,7 @@ impl Book {
 
     /// Takes in everything that is there. What comes twice under one key has no value.
     pub(super) fn see_all(&mut self, seen: impl IntoIterator<Item = (Key, Observed)>) {
-        self.rows.iter_mut().flatten().for_each(|row| row.seen = Seen::Otherwise);
+        self.rows.iter_mut().for_each(|row| row.seen = Seen::Otherwise);
         self.strays = HashTable::new();
         for (key, mut observed) in seen {
             let hash = self.hash(&key);
@@ -257,9 +299,8 @@ impl Book {
     /// Takes in that nothing is under a key.
     pub(super) fn miss(&mut self, key: &Key) {
         let hash = self.hash(key);
-        let place = self.index.find(hash, |place| row_at(&self.rows, *place).key == *key).copied();
-        if let Some(place) = place {
-            row_mut(&mut self.rows, place).seen = Seen::Otherwise;
+        if let Some(at) = self.place(hash, key) {
+            self.rows[at as usize].seen = Seen::Otherwise;
         }
         self.take_stray(hash, key);
     }
@@ -271,8 +312,8 @@ impl Book {
         }
         let hash = self.hash(key);
         let strays = self.strays.iter_hash(hash).map(|(other, _)| *other);
-        let rows = self.index.iter_hash(hash).map(|place| row_at(&self.rows, *place));
-        let wanted = rows.filter(|row| row.seen != Seen::Otherwise).map(|row| row.key);
+        let rows = self.index.iter_hash(hash).map(|at| &self.rows[*at as usize]);
+        let wanted = rows.filter(|row| row.seen != Seen::Otherwise).map(Row::key);
         strays.chain(wanted).filter(|other| key.displaces(other)).collect()
     }
 
@@ -283,8 +324,12 @@ impl Book {
     }
 
     fn row(&self, hash: u64, key: &Key) -> Option<&Row> {
-        let place = self.index.find(hash, |place| row_at(&self.rows, *place).key == *key)?;
-        Some(row_at(&self.rows, *place))
+        self.place(hash, key).map(|at| &self.rows[at as usize])
+    }
+
+    /// Where the row in force for a key is.
+    fn place(&self, hash: u64, key: &Key) -> Option<u32> {
+        self.index.find(hash, |at| self.rows[*at as usize].key() == *key).copied()
     }
 
     fn stray(&self, hash: u64, key: &Key) -> Option<&Observed> {
@@ -310,24 +355,27 @@ impl Book {
         Some(observed)
     }
 
-    fn enter(&mut self, owner: Owner) -> u32 {
-        let number = self.free.pop().unwrap_or_else(|| {
-            self.rows.push(Box::default());
-            u32::try_from(self.rows.len() - 1).unwrap_or(u32::MAX)
-        });
-        self.owners.insert(owner, number);
-        number
+    fn add(&mut self, row: Row) -> u32 {
+        if self.free == END {
+            self.rows.push(row);
+            return u32::try_from(self.rows.len() - 1).unwrap_or(END);
+        }
+        let at = self.free;
+        self.free = std::mem::replace(&mut self.rows[at as usize], row).next;
+        at
     }
 
-    /// Takes a row that is no more out of the index; says whether it was in force. What was seen under it stays seen.
-    fn strike(&mut self, row: &Row, place: Place) -> bool {
-        let hash = self.hash(&row.key);
-        let Ok(entry) = self.index.find_entry(hash, |other| *other == place) else { return false };
+    /// Takes a row out of the index; says whether it was in force. What was seen under it stays seen.
+    fn strike(&mut self, at: u32) -> bool {
+        let row = &self.rows[at as usize];
+        let (key, observed) = (row.key(), row.observed());
+        let hash = self.hash(&key);
+        let Ok(entry) = self.index.find_entry(hash, |other| *other == at) else { return false };
         entry.remove();
-        if let Some(observed) = row.observed() {
-            self.put_stray(hash, row.key, observed);
+        if let Some(observed) = observed {
+            self.put_stray(hash, key, observed);
         }
-        if let Key::Route { destination, .. } = &row.key {
+        if let Key::Route { destination, .. } = &key {
             self.routes[family(destination)] -= 1;
         }
         true
@@ -335,14 +383,14 @@ impl Book {
 
     /// Puts a new row into the index, in place of another owner's if there is one; `old` are those that were in force until
     /// now in its owner's. Tells what that changed, if it did.
-    fn put_in_force(&mut self, place: Place, old: &[Row]) -> Option<Changed> {
-        let row = row_at(&self.rows, place);
-        let (key, value) = (row.key, row.value());
+    fn put_in_force(&mut self, at: u32, old: &[Row]) -> Option<Changed> {
+        let row = &self.rows[at as usize];
+        let (key, value) = (row.key(), row.value());
         let hash = self.hash(&key);
-        let known = self.index.find_mut(hash, |other| row_at(&self.rows, *other).key == key);
+        let known = self.index.find_mut(hash, |other| self.rows[*other as usize].key() == key);
         let before = if let Some(known) = known {
-            let last = std::mem::replace(known, place);
-            let last = row_mut(&mut self.rows, last);
+            let last = std::mem::replace(known, at);
+            let last = &mut self.rows[last as usize];
             let (value, observed) = (last.value(), last.observed());
             last.seen = Seen::Otherwise;
             if let Some(observed) = observed {
@@ -351,11 +399,11 @@ impl Book {
             Some(value)
         } else {
             let (rows, hasher) = (&self.rows, &self.hasher);
-            self.index.insert_unique(hash, place, |place| hash_of(hasher, &row_at(rows, *place).key));
+            self.index.insert_unique(hash, at, |at| hash_of(hasher, &rows[*at as usize].key()));
             if let Key::Route { destination, .. } = &key {
                 self.routes[family(destination)] += 1;
             }
-            old.iter().find(|row| row.key == key).map(Row::value)
+            old.iter().find(|row| row.key() == key).map(Row::value)
         };
         let is_there = self.take_stray(hash, &key).is_some_and(|observed| {
             let serves = observed.value.as_ref().is_some_and(|there| there.serves(&value));
@@ -400,14 +448,6 @@ fn hash_of(hasher: &DefaultHashBuilder, key: &Key) -> u64 {
     hash.finish()
 }
 
-fn row_at(rows: &[Box<[Row]>], place: Place) -> &Row {
-    &rows[place.owner as usize][place.row as usize]
-}
-
-fn row_mut(rows: &mut [Box<[Row]>], place: Place) -> &mut Row {
-    &mut rows[place.owner as usize][place.row as usize]
-}
-
 fn family(destination: &IpNet) -> usize {
     usize::from(Family::of_net(destination) == Family::V6)
 }
@@ -418,6 +458,6 @@ mod tests {
 
     #[test]
     fn a_row_is_small() {
-        assert!(size_of::<Row>() <= 72, "{}", size_of::<Row>());
+        assert!(size_of::<Row>() <= 56, "{}", size_of::<Row>());
     }
 }

@@ -215,8 +215,12 @@ impl Table {
     /// How much of what an owner wants is there.
     #[must_use]
     pub fn presence(&self, owner: &Owner) -> Presence {
-        let keys = self.book.keys_of(owner);
-        Presence { wanted: keys.len(), present: keys.filter(|key| self.book.is_there(key)).count() }
+        let mut presence = Presence::default();
+        for key in self.book.keys_of(owner) {
+            presence.wanted += 1;
+            presence.present += usize::from(self.book.is_there(&key));
+        }
+        presence
     }
 
     /// How much of everything that is wanted is there.
@@ -240,13 +244,13 @@ impl Table {
     #[must_use]
     pub fn is_refused_whole(&self) -> bool {
         self.refused.keys().any(|key| self.book.find(key).is_some())
-            && !self.book.keys().any(|key| self.book.is_there(key))
+            && !self.book.keys().any(|key| self.book.is_there(&key))
     }
 
     /// The kernel's last word on one of an owner's keys.
     #[must_use]
     pub fn error(&self, owner: &Owner) -> Option<&str> {
-        self.book.keys_of(owner).find_map(|key| self.refused.get(key)).map(|refused| refused.error.as_str())
+        self.book.keys_of(owner).find_map(|key| self.refused.get(&key)).map(|refused| refused.error.as_str())
     }
 
     /// Where a frame goes, the kernel replaces without a word about the old place: that may be gone now.

@@ -3,7 +3,7 @@
 //! A plan stays until a better one has passed the policy or its peer is gone. So whatever a backend does, what was
 //! wanted stays wanted.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use twill_model::{Device, Intent, Mac, SecretKey};
@@ -12,7 +12,7 @@ use twill_netlink::{Key, RouteValue, Value, WireguardPeer};
 use super::policy::Violation;
 use super::stations::{Station, Stations};
 use crate::backend::planning::{BackendId, Reception};
-use crate::packed::Packed;
+use crate::packed::{Shelf, pack_fields};
 
 /// Whose plan it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,16 +57,19 @@ impl Plan {
 #[derive(Debug)]
 struct Held {
     instance: u32,
-    /// How many intents it has.
-    intents: u32,
-    /// Intents and receptions.
-    rest: Packed<(Vec<Intent>, Vec<Reception>)>,
+    intents: Vec<Intent>,
+    receptions: Vec<Reception>,
 }
+
+pack_fields!(Held { instance, intents, receptions });
 
 /// All plans that were accepted, one for each owner.
 #[derive(Debug, Default)]
 pub struct Wanted {
-    plans: HashMap<Owner, Held>,
+    /// The node's own, by the instance.
+    own: BTreeMap<u32, Plan>,
+    /// Those for peers, by the name.
+    peers: Shelf<Held>,
     /// The types of backends that plans were made by.
     kinds: HashMap<u32, Arc<str>>,
     /// Who answers to which address on which link. Everything else that two peers could both claim is excluded by the
@@ -104,21 +107,28 @@ impl Wanted {
         if let Owner::Peer(_) = owner {
             *self.carried.entry(plan.backend.instance).or_default() += 1;
         }
-        self.hold(owner.clone(), plan);
+        self.hold(owner, plan);
         Ok(released)
     }
 
-    fn hold(&mut self, owner: Owner, Plan { backend, intents, receptions }: Plan) {
-        let count = u32::try_from(intents.len()).unwrap_or(u32::MAX);
-        let rest = Packed::new(&(intents, receptions));
-        self.plans.insert(owner, Held { instance: backend.instance, intents: count, rest });
-        self.kinds.insert(backend.instance, backend.kind);
+    fn hold(&mut self, owner: &Owner, plan: Plan) {
+        match owner {
+            Owner::Node(instance) => drop(self.own.insert(*instance, plan)),
+            Owner::Peer(name) => {
+                let Plan { backend, intents, receptions } = plan;
+                self.peers.insert(name, &Held { instance: backend.instance, intents, receptions });
+                self.kinds.insert(backend.instance, backend.kind);
+            }
+        }
     }
 
     /// Forgets an owner's plan; tells whether there was one.
     pub fn remove(&mut self, owner: &Owner) -> bool {
         let Some(plan) = self.plan(owner) else { return false };
-        self.plans.remove(owner);
+        match owner {
+            Owner::Node(instance) => drop(self.own.remove(instance)),
+            Owner::Peer(name) => drop(self.peers.remove(name)),
+        }
         for (link, station) in plan.stations() {
             self.stations.remove(link, station);
         }
@@ -133,25 +143,29 @@ impl Wanted {
     /// An owner's last good plan.
     #[must_use]
     pub fn plan(&self, owner: &Owner) -> Option<Plan> {
-        let held = self.plans.get(owner)?;
-        let (intents, receptions) = held.rest.get()?;
-        Some(Plan { backend: self.backend(held), intents, receptions })
+        match owner {
+            Owner::Node(instance) => self.own.get(instance).cloned(),
+            Owner::Peer(name) => {
+                let Held { instance, intents, receptions } = self.peers.get(name)?;
+                Some(Plan { backend: self.backend(instance), intents, receptions })
+            }
+        }
     }
 
     /// Who made an owner's last good plan, and how many intents it has.
     #[must_use]
     pub fn brief(&self, owner: &Owner) -> Option<(BackendId, usize)> {
-        self.plans.get(owner).map(|held| (self.backend(held), held.intents as usize))
+        self.plan(owner).map(|plan| (plan.backend, plan.intents.len()))
     }
 
-    fn backend(&self, held: &Held) -> BackendId {
-        let kind = self.kinds.get(&held.instance).cloned().unwrap_or_default();
-        BackendId { instance: held.instance, kind }
+    fn backend(&self, instance: u32) -> BackendId {
+        BackendId { instance, kind: self.kinds.get(&instance).cloned().unwrap_or_default() }
     }
 
     /// Everybody who has a plan.
-    pub fn owners(&self) -> impl Iterator<Item = &Owner> {
-        self.plans.keys()
+    pub fn owners(&self) -> impl Iterator<Item = Owner> {
+        let own = self.own.keys().map(|instance| Owner::Node(*instance));
+        own.chain(self.peers.names().map(|name| Owner::Peer(name.into())))
     }
 
     /// An owner's plan as entries of the kernel. Entries on links that do not exist at the moment are left out: they
@@ -180,10 +194,7 @@ impl Wanted {
 
     /// Peers that are reached through an instance.
     pub fn carried_by(&self, instance: u32) -> impl Iterator<Item = &str> {
-        self.plans.iter().filter_map(move |(owner, plan)| match owner {
-            Owner::Peer(name) if plan.instance == instance => Some(&**name),
-            _ => None,
-        })
+        self.peers.firsts().filter_map(move |(name, by): (&str, u32)| (by == instance).then_some(name))
     }
 }
 

@@ -23,7 +23,7 @@ const LONGEST: usize = 128 * 1024;
 const LONGEST_WIRE: usize = 256;
 
 /// One way in which a node can be reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Offer {
     /// The type of backend.
     pub kind: String,

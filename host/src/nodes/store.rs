@@ -1,14 +1,14 @@
 //! Which nodes there are, and the newest state of those that changed since somebody last asked.
 
 use std::collections::hash_map::RandomState;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 use super::record::NodeRecord;
-use crate::packed::Packed;
+use crate::packed::{Packed, Shelf};
 
 /// What became of nodes since somebody last asked: their newest state, or none if they are gone.
 pub type NodeChanges = BTreeMap<Arc<str>, Option<Packed<NodeRecord>>>;
@@ -25,7 +25,7 @@ pub struct NodeStore {
 #[derive(Debug, Default)]
 struct State {
     /// A fingerprint of each node's newest state, by a hash function that nobody outside knows.
-    nodes: HashMap<Arc<str>, u64>,
+    nodes: Shelf<u64>,
     hasher: RandomState,
     changes: NodeChanges,
     /// The node that this is, whose state stays.
@@ -60,13 +60,11 @@ impl NodeStore {
         let packed = Packed::new(record);
         let mut state = self.lock();
         let print = state.hasher.hash_one(packed.as_bytes());
-        let name = match state.nodes.get_key_value(record.name.as_str()) {
-            Some((_, known)) if *known == print => return false,
-            Some((name, _)) => Arc::clone(name),
-            None => record.name.as_str().into(),
-        };
-        state.nodes.insert(Arc::clone(&name), print);
-        state.set(name, Some(packed));
+        if state.nodes.get(&record.name) == Some(print) {
+            return false;
+        }
+        state.nodes.insert(&record.name, &print);
+        state.set(record.name.as_str().into(), Some(packed));
         self.announce(state);
         true
     }
@@ -74,8 +72,10 @@ impl NodeStore {
     /// Forgets a node. Returns whether it was known.
     pub fn remove(&self, name: &str) -> bool {
         let mut state = self.lock();
-        let Some((name, _)) = state.nodes.remove_entry(name) else { return false };
-        state.set(name, None);
+        if !state.nodes.remove(name) {
+            return false;
+        }
+        state.set(name.into(), None);
         self.announce(state);
         true
     }
@@ -91,7 +91,7 @@ impl NodeStore {
     /// Whether there is such a node.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
-        self.lock().nodes.contains_key(name)
+        self.lock().nodes.contains(name)
     }
 
     /// How many nodes there are.
@@ -103,7 +103,7 @@ impl NodeStore {
     /// The names of all nodes.
     #[must_use]
     pub fn names(&self) -> Vec<Arc<str>> {
-        self.lock().nodes.keys().cloned().collect()
+        self.lock().nodes.names().map(Into::into).collect()
     }
 
     /// Nodes that changed, came or went since the last call.

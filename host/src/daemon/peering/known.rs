@@ -3,7 +3,9 @@
 //! Of most there is only the last question, since nothing is wrong; so what is rare stands apart, and whoever looks for it
 //! passes by all the others.
 
+use std::collections::hash_map::RandomState;
 use std::collections::{BTreeSet, HashMap};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,8 +15,6 @@ use twill_model::Family;
 use crate::backend::planning::Question;
 use crate::daemon::status::{PeerState, Plans};
 use crate::intent::wanted::Wanted;
-use crate::nodes::{PeerRecord, PeerRecordFamily};
-use crate::packed::Packed;
 use crate::peers::Peers;
 
 /// So many foreign routes are remembered that changed since somebody last looked; if there are more, all peers are looked at.
@@ -25,18 +25,10 @@ const MOVED: usize = 64;
 pub(super) struct Slot {
     /// Which of its families are on-link; nothing until the kernel was asked.
     pub(super) on_link: OnLink,
-    /// The facts that were asked about last, and with which plans for the node.
-    pub(super) asked: Option<Asked>,
+    /// A fingerprint of what was asked last: see [`Peering::print_of`].
+    pub(super) asked: Option<u64>,
     /// What is not as it should be; most peers have nothing.
     pub(super) trouble: Option<Box<Trouble>>,
-}
-
-/// A question that was asked.
-#[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) generation: u64,
-    pub(super) record: Packed<PeerRecord>,
-    pub(super) on_link: OnLink,
 }
 
 /// What is wrong with one peer.
@@ -69,25 +61,12 @@ impl OnLink {
     }
 }
 
-impl Slot {
-    /// Whether exactly this was asked, with these plans for the node.
-    pub(super) fn was_asked(&self, generation: u64, record: &Packed<PeerRecord>) -> bool {
-        self.asked.as_ref().is_some_and(|asked| {
-            let same = || {
-                let question =
-                    |record: &Packed<PeerRecord>| Some(Question::about(record.get()?, |f| self.on_link.is(f)));
-                question(&asked.record) == question(record)
-            };
-            asked.generation == generation && asked.on_link == self.on_link && (asked.record == *record || same())
-        })
-    }
-}
-
 /// All that is known of peers.
 #[derive(Debug, Default)]
 pub(in super::super) struct Peering {
     pub(in super::super) wanted: Wanted,
     pub(super) slots: HashMap<Arc<str>, Slot>,
+    hasher: RandomState,
     /// Who has to be asked about.
     pub(super) dirty: BTreeSet<Arc<str>>,
     /// The same in the order in which they are asked about, the last first. Those that became dirty since are not in it, and
@@ -118,6 +97,12 @@ impl Peering {
     /// How a peer stands, if not well.
     pub(in super::super) fn trouble(&self, name: &str) -> Option<&(PeerState, String)> {
         self.slots.get(name)?.trouble.as_ref()?.ended.as_ref()
+    }
+
+    /// A fingerprint of a question and of the plans for the node that it was asked with, by a hash function that nobody
+    /// outside knows.
+    pub(super) fn print_of(&self, generation: u64, question: &Question) -> u64 {
+        self.hasher.hash_one((generation, question))
     }
 
     /// Whether anybody waits to be asked about.
@@ -151,7 +136,7 @@ impl Peering {
     pub(in super::super) fn unplanned_subnets<'a>(&'a self, peers: &'a Peers) -> impl Iterator<Item = IpNet> + 'a {
         let unplanned = self.troubles().filter(|(_, trouble)| !trouble.unplanned.is_empty());
         unplanned.flat_map(move |(name, trouble)| {
-            let families = peers.packed(name).and_then(Packed::first::<Vec<PeerRecordFamily>>).unwrap_or_default();
+            let families = peers.families_of(name).unwrap_or_default();
             let without = families.into_iter().filter(move |f| trouble.unplanned.contains(&f.family));
             without.flat_map(|f| f.subnets)
         })
@@ -222,6 +207,9 @@ impl Peering {
             if self.dirty.remove(&name) {
                 names.push(name);
             }
+        }
+        if self.queue.is_empty() {
+            self.queue = Vec::new();
         }
         names
     }

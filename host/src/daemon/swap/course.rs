@@ -1,7 +1,6 @@
 //! The course of a change, from the moment it was found good.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::attached::{Attached, Role};
@@ -93,7 +92,7 @@ impl Daemon {
             return;
         }
         let heard = !self.withholds() && self.publisher.has_told(self.announcement().as_deref());
-        let alone = self.peers.names().len() == 0;
+        let alone = self.peers.count() == 0;
         let Some(course) = &mut self.swap.course else { return };
         if heard {
             course.told.get_or_insert(now);
@@ -181,8 +180,8 @@ impl Daemon {
         if !table.has_refused() {
             return HashMap::new();
         }
-        let error = |name: &Arc<str>| Some(table.error(&Owner::Peer(Arc::clone(name)))?.to_owned());
-        self.peers.names().filter_map(|name| Some((name.to_string(), error(name)?))).collect()
+        let error = |name: &str| Some(table.error(&Owner::Peer(name.into()))?.to_owned());
+        self.peers.names().filter_map(|name| Some((name.to_owned(), error(name)?))).collect()
     }
 
     /// The kernel does not take what the new backends plan for peers for whom it took what was before. If that goes on, the

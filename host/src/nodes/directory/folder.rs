@@ -2,7 +2,7 @@
 //! the file system does.
 
 use std::collections::hash_map::RandomState;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Metadata, OpenOptions};
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::io::{self, Read};
@@ -13,6 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::manifest_file::{self, EXTENSIONS, Format, LARGEST_FILE, NoNode};
 use crate::nodes::annotations::AnnotationKeys;
 use crate::nodes::record::NodeRecord;
+use crate::packed::Shelf;
 
 /// What a folder or a file is recognised by: device, inode, and, since inodes are used again, when it was made.
 pub(super) type Identity = (u64, u64, Option<SystemTime>);
@@ -35,14 +36,14 @@ pub(super) type Files = Vec<(PathBuf, Option<Signature>)>;
 /// Which manifests each node had when they were last read, and how they were: a fingerprint of both.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    nodes: HashMap<Box<str>, u64>,
+    nodes: Shelf<u64>,
     hasher: RandomState,
 }
 
 impl Seen {
-    pub(super) fn insert(&mut self, node: Box<str>, files: Files) {
-        let print = self.print(&files);
-        self.nodes.insert(node, print);
+    pub(super) fn insert(&mut self, node: &str, files: &Files) {
+        let print = self.print(files);
+        self.nodes.insert(node, &print);
     }
 
     pub(super) fn remove(&mut self, node: &str) {
@@ -50,7 +51,7 @@ impl Seen {
     }
 
     fn is_as_before(&self, node: &str, files: &Files) -> bool {
-        self.nodes.get(node) == Some(&self.print(files))
+        self.nodes.get(node) == Some(self.print(files))
     }
 
     fn print(&self, files: &Files) -> u64 {
@@ -171,7 +172,7 @@ pub(super) fn to_look_at(folder: &Path, scope: Scope, seen: &Seen) -> io::Result
         Scope::Only(nodes) => return Ok(nodes.iter().map(|node| (node.clone(), paths_of(folder, node))).collect()),
         Scope::All | Scope::Changed => list(folder)?,
     };
-    let gone: Vec<&str> = seen.nodes.keys().map(|node| &**node).filter(|node| !now.contains_key(*node)).collect();
+    let gone: Vec<&str> = seen.nodes.names().filter(|node| !now.contains_key(*node)).collect();
     if scope == Scope::Changed {
         now.retain(|node, paths| !seen.is_as_before(node, &signed(paths.clone())));
     }

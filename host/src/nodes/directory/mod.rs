@@ -267,7 +267,7 @@ impl Directory {
                 self.take(&node, found, store);
                 match files {
                     None => seen.remove(&node),
-                    Some(files) => seen.insert(node.into(), files),
+                    Some(files) => seen.insert(&node, &files),
                 }
             }
         }

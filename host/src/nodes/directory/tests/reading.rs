@@ -296,7 +296,7 @@ fn a_look_at_what_changed_reads_nothing_else() {
         let names: Vec<_> = sights.iter().map(|sight| sight.node.clone()).collect();
         for Sight { node, files, .. } in sights {
             match files {
-                Some(files) => seen.insert(node.into(), files),
+                Some(files) => seen.insert(&node, &files),
                 None => seen.remove(&node),
             }
         }

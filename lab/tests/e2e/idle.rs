@@ -16,7 +16,7 @@ const SETTLE: Duration = Duration::from_secs(14);
 /// How long is counted.
 const WATCHED: Duration = Duration::from_secs(20);
 /// Times that a thread gave up the processor while a timer's work is done: the folder of manifests is looked at each 30 s,
-/// by a thread that is started for it and ends 10 s later; rules of iptables are listed each 60 s.
+/// rules of iptables are listed each 60 s.
 const OF_A_TIMER: u64 = 20;
 /// Timers that may ring while somebody counts.
 const TIMERS: u64 = 2;
@@ -129,7 +129,7 @@ fn at_rest_no_process_is_started_and_nothing_is_asked_of_the_kernel() {
     for call in ["execve(", "fork(", "sendmsg(", "sendto("] {
         assert!(!calls.iter().any(|line| line.contains(call)), "{call}\n{}", calls.join("\n"));
     }
-    // A folder of so many manifests is looked through by one timer: a call for each, and some for the thread that does it.
+    // A folder of so many manifests is looked through by one timer: a call for each, and some more.
     let of_the_folder = 4 * PEERS as usize + 200;
     assert!(calls.len() <= of_the_folder, "{} calls:\n{}", calls.len(), calls[..calls.len().min(300)].join("\n"));
 }
